@@ -1,0 +1,71 @@
+# Everything that set-up downloads or builds stays in this folder; nothing is written to the home folder.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3.11
+UV_VERSION := 0.13.9
+# The CPU build, which the registry of record does not carry: pip finds it where pip is configured to.
+TORCH := torch==2.13.0+cpu
+
+export UV_CACHE_DIR ?= $(CURDIR)/.cache/uv
+export UV_PYTHON := $(PYTHON)
+export UV_PYTHON_DOWNLOADS := never
+export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
+export PIP_CACHE_DIR ?= $(CURDIR)/.cache/pip
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export APE_DATA_FOLDER := $(CURDIR)/.cache/ape
+export VVM_BINARY_PATH := $(CURDIR)/.cache/vvm
+export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
+
+UV := .tools/bin/uv
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: help setup run test test-long lint format bench artifacts clean
+
+help: ## show the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: .cache/setup ## install everything into this folder (done by the other commands too)
+
+.cache/setup: uv.lock pyproject.toml package-lock.json Makefile
+	@echo "set-up: Python packages, the local chain, PyTorch's CPU build"
+	@$(PYTHON) -c 'import sys; assert sys.version_info[:2] == (3, 11), "Python 3.11 is needed"'
+	@test -x $(UV) || { $(PYTHON) -m venv .tools && .tools/bin/pip install --quiet uv==$(UV_VERSION); }
+	@$(UV) sync --frozen --inexact --quiet
+	@npm ci --ignore-scripts --no-audit --no-fund --loglevel=error --cache .cache/npm
+	@$(BIN)/python -c 'import torch' 2>/dev/null \
+	  || .tools/bin/pip --python $(BIN)/python install --quiet --no-deps '$(TORCH)' 2> .cache/torch.log \
+	  || echo "PyTorch's CPU build is not to be had here (.cache/torch.log): the default job trains with JAX instead"
+	@mkdir -p .cache/vvm && ln -sf $(CURDIR)/$(BIN)/vyper .cache/vvm/vyper-0.4.3
+	@touch $@
+
+run: .cache/setup ## the whole way on a local chain: escrow, train, settle, deliver
+	@$(BIN)/python -m scripts.run $(ARGS)
+
+test: .cache/setup ## all tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-long: .cache/setup ## the same with many more examples
+	@HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest $(ARGS)
+
+lint: .cache/setup ## format, lint, types, import directions, artifacts
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m scripts.artifacts --check
+
+format: .cache/setup ## let ruff format and mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: .cache/setup ## measure gas and speed; writes tests/bench/
+	@$(BIN)/python -m scripts.bench $(ARGS)
+
+artifacts: .cache/setup ## compile the contracts into settlement/artifacts/
+	@$(BIN)/python -m scripts.artifacts
+
+clean: ## remove what set-up and runs made
+	rm -rf .venv .tools .cache .build node_modules runs
