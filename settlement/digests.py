@@ -1,0 +1,53 @@
+"""Digests of what stays off chain: bundles, policies, keys and outputs."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from eth_utils import keccak
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one JSON text of a value: sorted keys, no spaces, ASCII, no NaN.
+
+    Raises:
+        ValueError: for NaN or infinity.
+    """
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    )
+    return text.encode()
+
+
+def bundle_digest(files: Mapping[str, bytes]) -> bytes:
+    """keccak-256 of a bundle: the canonical JSON of each path with its file's SHA-256.
+
+    The same files give the same digest, whatever archive carried them.
+    """
+    return keccak(
+        canonical_json({path: hashlib.sha256(data).hexdigest() for path, data in files.items()})
+    )
+
+
+def policy_digest(policy: Mapping[str, Any]) -> bytes:
+    """keccak-256 of a policy's canonical JSON."""
+    return keccak(canonical_json(policy))
+
+
+def result_key_digest(result_key: bytes) -> bytes:
+    """keccak-256 of the 32-byte X25519 public key that the weights are encrypted to."""
+    return keccak(result_key)
+
+
+def output_digest(weights: bytes, metrics: bytes) -> bytes:
+    """What a completing receipt commits to: keccak-256 of SHA-256(weights) ‖ SHA-256(metrics).
+
+    `weights` are the safetensors bytes before encryption, `metrics` canonical JSON.
+    """
+    return keccak(hashlib.sha256(weights).digest() + hashlib.sha256(metrics).digest())
+
+
+def delivery_info(*, chain_id: int, vault: str, job_id: bytes) -> bytes:
+    """HPKE `info` (RFC 9180) of a delivery: binds it to one job of one vault on one chain."""
+    return b"rapha.delivery.v1" + chain_id.to_bytes(32, "big") + bytes.fromhex(vault[2:]) + job_id

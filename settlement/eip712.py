@@ -1,0 +1,244 @@
+"""EIP-712 digests of everything that is signed: the one Python definition.
+
+The contracts compute the same digests in `contracts/modules/typed_data.vy`; a test compares the two
+on random values. All structs are static, so a struct hash is one keccak over 32-byte words.
+Source: EIP-712.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from eth_abi import encode
+from eth_account import Account
+from eth_keys import keys
+from eth_utils import keccak
+
+from settlement.errors import InvalidSignature
+from settlement.models import EnclaveRegistration, JobTerms, Receipt, Work
+from settlement.types import Frozen, to_hex
+
+DOMAIN_TYPE = [
+    ("string", "name"),
+    ("string", "version"),
+    ("uint256", "chainId"),
+    ("address", "verifyingContract"),
+]
+
+# Field types and names in signing order, per primary type; the models' fields have the same order.
+TYPES: dict[str, list[tuple[str, str]]] = {
+    "Work": [
+        ("bytes32", "modelDigest"),
+        ("bytes32", "datasetDigest"),
+        ("bytes32", "policyDigest"),
+        ("bytes32", "resultKeyDigest"),
+    ],
+    "JobTerms": [
+        ("address", "payer"),
+        ("uint64", "nodeId"),
+        ("uint64", "pricePerRecord"),
+        ("uint64", "pricePerEpoch"),
+        ("uint64", "budget"),
+        ("uint64", "deadline"),
+        ("Work", "work"),
+        ("bytes32", "salt"),
+    ],
+    "Receipt": [
+        ("bytes32", "jobId"),
+        ("uint64", "records"),
+        ("uint64", "epochs"),
+        ("bytes32", "recordsRoot"),
+        ("bytes32", "outputDigest"),
+        ("bool", "complete"),
+    ],
+    "EnclaveRegistration": [
+        ("address", "enclaveKey"),
+        ("uint64", "nodeId"),
+        ("bytes32", "measurement"),
+        ("bytes32", "attestationDigest"),
+        ("bytes32", "encryptionKeyDigest"),
+        ("uint64", "expiry"),
+        ("uint64", "epoch"),
+    ],
+    "ReceiveWithAuthorization": [
+        ("address", "from"),
+        ("address", "to"),
+        ("uint256", "value"),
+        ("uint256", "validAfter"),
+        ("uint256", "validBefore"),
+        ("bytes32", "nonce"),
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Domain:
+    """An EIP-712 domain: one per contract."""
+
+    name: str
+    version: str
+    chain_id: int
+    verifying_contract: str
+
+    @property
+    def separator(self) -> bytes:
+        """The 32-byte domain separator."""
+        return _domain_separator(self)
+
+
+@cache
+def _domain_separator(domain: Domain) -> bytes:
+    fields = ",".join(f"{kind} {name}" for kind, name in DOMAIN_TYPE)
+    return keccak(
+        encode(
+            ["bytes32", "bytes32", "bytes32", "uint256", "address"],
+            [
+                keccak(text=f"EIP712Domain({fields})"),
+                keccak(text=domain.name),
+                keccak(text=domain.version),
+                domain.chain_id,
+                domain.verifying_contract,
+            ],
+        )
+    )
+
+
+def vault_domain(chain_id: int, vault: str) -> Domain:
+    """The domain of terms and receipts."""
+    return Domain("RaphaClearingVault", "1", chain_id, vault)
+
+
+def enclave_registry_domain(chain_id: int, registry: str) -> Domain:
+    """The domain of committee registrations."""
+    return Domain("RaphaEnclaveRegistry", "1", chain_id, registry)
+
+
+def usdc_domain(chain_id: int, usdc: str) -> Domain:
+    """The domain of native USDC (Circle FiatToken v2.2)."""
+    return Domain("USD Coin", "2", chain_id, usdc)
+
+
+def encode_type(primary: str) -> str:
+    """EIP-712 `encodeType`: the struct's own signature, then those of the structs it refers to."""
+
+    def signature(name: str) -> str:
+        return f"{name}({','.join(f'{kind} {field}' for kind, field in TYPES[name])})"
+
+    nested = sorted({kind for kind, _ in TYPES[primary] if kind in TYPES})
+    return signature(primary) + "".join(signature(name) for name in nested)
+
+
+@cache
+def type_hash(primary: str) -> bytes:
+    """keccak-256 of `encode_type`."""
+    return keccak(text=encode_type(primary))
+
+
+def hash_struct(primary: str, values: list[Any]) -> bytes:
+    """EIP-712 `hashStruct`. `values` follow `TYPES`; a nested struct is given as its hash."""
+    kinds = ["bytes32" if kind in TYPES else kind for kind, _ in TYPES[primary]]
+    return keccak(encode(["bytes32", *kinds], [type_hash(primary), *values]))
+
+
+def _digest(domain: Domain, struct_hash: bytes) -> bytes:
+    return keccak(b"\x19\x01" + domain.separator + struct_hash)
+
+
+def _values(model: Frozen) -> list[Any]:
+    return [getattr(model, name) for name in type(model).model_fields]
+
+
+def work_digest(work: Work) -> bytes:
+    """`hashStruct(work)`; the vault takes it in place of the four digests when it settles."""
+    return hash_struct("Work", _values(work))
+
+
+def job_id(terms: JobTerms, vault: Domain) -> bytes:
+    """The job id: the EIP-712 digest of the terms in the vault's domain."""
+    values = [work_digest(v) if isinstance(v, Work) else v for v in _values(terms)]
+    return _digest(vault, hash_struct("JobTerms", values))
+
+
+def receipt_digest(receipt: Receipt, vault: Domain) -> bytes:
+    """What the enclave key signs."""
+    return _digest(vault, hash_struct("Receipt", _values(receipt)))
+
+
+def registration_digest(registration: EnclaveRegistration, registry: Domain) -> bytes:
+    """What each committee member signs."""
+    return _digest(registry, hash_struct("EnclaveRegistration", _values(registration)))
+
+
+def receive_authorization_digest(
+    usdc: Domain,
+    *,
+    payer: str,
+    to: str,
+    value: int,
+    valid_after: int,
+    valid_before: int,
+    nonce: bytes,
+) -> bytes:
+    """EIP-3009 `ReceiveWithAuthorization`: what the payer signs to escrow `value` base units."""
+    values = [payer, to, value, valid_after, valid_before, nonce]
+    return _digest(usdc, hash_struct("ReceiveWithAuthorization", values))
+
+
+def typed_data(domain: Domain, primary: str, message: dict[str, Any]) -> dict[str, Any]:
+    """The `eth_signTypedData_v4` document that a wallet shows; `message` in EIP-712 names."""
+
+    def fields(members: list[tuple[str, str]]) -> list[dict[str, str]]:
+        return [{"name": name, "type": kind} for kind, name in members]
+
+    nested = {kind for kind, _ in TYPES[primary] if kind in TYPES}
+    return {
+        "types": {
+            "EIP712Domain": fields(DOMAIN_TYPE),
+            **{name: fields(TYPES[name]) for name in [primary, *sorted(nested)]},
+        },
+        "primaryType": primary,
+        "domain": {
+            "name": domain.name,
+            "version": domain.version,
+            "chainId": domain.chain_id,
+            "verifyingContract": domain.verifying_contract,
+        },
+        "message": message,
+    }
+
+
+def message_of(model: Frozen) -> dict[str, Any]:
+    """A model as the `message` of its typed data: EIP-712 names, bytes as hex."""
+    names = [name for _, name in TYPES[type(model).__name__]]
+    message: dict[str, Any] = {}
+    for name, value in zip(names, _values(model), strict=True):
+        if isinstance(value, Frozen):
+            message[name] = message_of(value)
+        else:
+            message[name] = to_hex(value) if isinstance(value, bytes) else value
+    return message
+
+
+def sign_digest(digest: bytes, private_key: bytes) -> bytes:
+    """A 65-byte r‖s‖v signature (low s, v in 27/28) over a 32-byte EIP-712 digest."""
+    return bytes(Account.unsafe_sign_hash(digest, private_key).signature)
+
+
+def recover_signer(digest: bytes, signature: bytes) -> str:
+    """The address that signed `digest`.
+
+    Raises:
+        InvalidSignature: when the bytes are not a recoverable low-s signature (EIP-2).
+    """
+    if len(signature) != 65 or signature[64] not in (27, 28):
+        raise InvalidSignature("a signature is 65 bytes r, s, v with v 27 or 28")
+    if int.from_bytes(signature[32:64], "big") > _HALF_ORDER:
+        raise InvalidSignature("the signature's s is in the upper half of the curve order")
+    try:
+        raw = keys.Signature(signature[:64] + bytes([signature[64] - 27]))
+        return raw.recover_public_key_from_msg_hash(digest).to_checksum_address()
+    except Exception as error:  # eth-keys raises its own and coincurve's types alike
+        raise InvalidSignature("the signature does not recover to any key") from error
+
+
+_HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0

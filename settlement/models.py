@@ -1,0 +1,91 @@
+"""What the parties sign, as frozen models. `settlement.eip712` gives each its digest."""
+
+from pydantic import Field
+
+from settlement.types import Address, Bytes32, Frozen, HexData, Signature, UInt64, Usdc
+
+
+class Work(Frozen):
+    """What is to be done, by digest only: no private detail goes on chain.
+
+    `model_digest` is the bundle's digest, `dataset_digest` the commitment that the hospital
+    published, `policy_digest` that of the output policy, `result_key_digest` keccak-256 of the
+    public key that the weights are encrypted to.
+    """
+
+    model_digest: Bytes32
+    dataset_digest: Bytes32
+    policy_digest: Bytes32
+    result_key_digest: Bytes32
+
+
+class JobTerms(Frozen):
+    """The whole agreement about one job. Its EIP-712 digest is the job id.
+
+    Prices and budget are USDC base units; `deadline` is Unix seconds; `salt` makes otherwise
+    equal jobs distinct.
+    """
+
+    payer: Address
+    node_id: UInt64 = Field(gt=0)
+    price_per_record: Usdc
+    price_per_epoch: Usdc
+    budget: Usdc = Field(gt=0)
+    deadline: UInt64
+    work: Work
+    salt: Bytes32
+
+    def earned(self, records: int, epochs: int) -> int:
+        """USDC base units that cumulative counters earn: price times count, at most the budget."""
+        return min(records * self.price_per_record + epochs * self.price_per_epoch, self.budget)
+
+
+class Authorization(Frozen):
+    """A payer's EIP-3009 `ReceiveWithAuthorization` over one job's budget, the job id its nonce.
+
+    It holds after `valid_after` and before `valid_before`, Unix seconds. `signature` is 65 bytes by
+    an ECDSA key, or whatever a smart wallet takes (ERC-1271).
+    """
+
+    valid_after: UInt64
+    valid_before: UInt64
+    signature: HexData = Field(max_length=1024)
+
+
+class Receipt(Frozen):
+    """A cumulative voucher: what the enclave says it has done for a job so far.
+
+    `records` counts unique records and `epochs` completed epochs since the job began, so replay
+    pays nothing and order does not matter. `records_root` is the RFC 6962 root over the leaves
+    delivered so far. `output_digest` is zero until `complete`.
+    """
+
+    job_id: Bytes32
+    records: UInt64
+    epochs: UInt64
+    records_root: Bytes32
+    output_digest: Bytes32
+    complete: bool
+
+
+class SignedReceipt(Frozen):
+    """A receipt with its enclave's secp256k1 signature (65 bytes r‖s‖v, v in 27/28)."""
+
+    receipt: Receipt
+    signature: Signature
+
+
+class EnclaveRegistration(Frozen):
+    """What the committee signs to vouch for an enclave key until `expiry` (Unix seconds).
+
+    `attestation_digest` is over the signed part of the quote only; `epoch` is the committee's,
+    so that a rotation voids what the old committee signed.
+    """
+
+    enclave_key: Address
+    node_id: UInt64 = Field(gt=0)
+    measurement: Bytes32
+    attestation_digest: Bytes32
+    encryption_key_digest: Bytes32
+    expiry: UInt64
+    epoch: UInt64

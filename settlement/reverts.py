@@ -1,0 +1,137 @@
+"""Every reason with which a contract can refuse, as a closed list of typed errors.
+
+A test compares `Revert` with the reason strings in `contracts/`, so neither can drift.
+"""
+
+from enum import Enum
+from typing import Any
+
+from eth_abi import decode
+from eth_abi.exceptions import DecodingError
+from web3.exceptions import ContractLogicError, Web3RPCError
+
+from settlement.errors import RaphaError
+
+_ERROR_STRING = bytes.fromhex("08c379a0")  # Error(string), Solidity ABI
+
+
+class Revert(Enum):
+    """A revert reason. `final` tells whether the same call can ever succeed later."""
+
+    final: bool
+
+    def __new__(cls, reason: str, final: bool = True) -> "Revert":
+        member = object.__new__(cls)
+        member._value_ = reason
+        member.final = final
+        return member
+
+    VAULT_BUDGET_IS_ZERO = "vault: budget is zero"
+    VAULT_CALLER_IS_NOT_THE_PAYER = "vault: caller is not the payer"
+    VAULT_DEADLINE_HAS_PASSED = "vault: deadline has passed"
+    VAULT_DEADLINE_TOO_FAR_AHEAD = "vault: deadline too far ahead"
+    VAULT_GRACE_OUT_OF_RANGE = "vault: grace out of range"
+    VAULT_JOB_EXISTS = "vault: job exists"
+    VAULT_JOB_IS_NOT_OPEN = "vault: job is not open"
+    VAULT_JOB_IS_STILL_PAYABLE = "vault: job is still payable", False
+    VAULT_NODE_IS_NOT_ACTIVE = "vault: node is not active", False
+    VAULT_NODE_REGISTRY_SERVES_ANOTHER_VAULT = "vault: node registry serves another vault"
+    VAULT_NOT_A_CONTRACT = "vault: not a contract"
+    VAULT_NOT_PAUSED = "vault: not paused"
+    VAULT_NOTHING_TO_WITHDRAW = "vault: nothing to withdraw", False
+    VAULT_PAUSED = "vault: paused", False
+    VAULT_PAUSED_TOO_RECENTLY = "vault: paused too recently", False
+    VAULT_PAYER_IS_ZERO = "vault: payer is zero"
+    VAULT_TRANSFER_FAILED = "vault: transfer failed", False
+
+    NODES_CALLER_IS_NOT_THE_REGISTRAR = "nodes: caller is not the registrar"
+    NODES_HARDWARE_ALREADY_REGISTERED = "nodes: hardware already registered"
+    NODES_HARDWARE_HASH_IS_ZERO = "nodes: hardware hash is zero"
+    NODES_NODE_IS_NOT_REGISTERED = "nodes: node is not registered"
+    NODES_PAYEE_IS_ZERO = "nodes: payee is zero"
+    NODES_VAULT_IS_ZERO = "nodes: vault is zero"
+
+    ENCLAVES_EXPIRY_TOO_FAR_AHEAD = "enclaves: expiry too far ahead"
+    ENCLAVES_KEY_BELONGS_TO_ANOTHER_NODE = "enclaves: key belongs to another node"
+    ENCLAVES_KEY_IS_REVOKED = "enclaves: key is revoked"
+    ENCLAVES_KEY_IS_ZERO = "enclaves: key is zero"
+    ENCLAVES_MEASUREMENT_IS_NOT_ALLOWED = "enclaves: measurement is not allowed", False
+    ENCLAVES_MEASUREMENT_IS_ZERO = "enclaves: measurement is zero"
+    ENCLAVES_NODE_IS_ZERO = "enclaves: node is zero"
+    ENCLAVES_REGISTRATION_HAS_EXPIRED = "enclaves: registration has expired"
+    ENCLAVES_REGISTRATION_IS_NOT_NEWER = "enclaves: registration is not newer"
+    ENCLAVES_SIGNED_FOR_ANOTHER_COMMITTEE = "enclaves: signed for another committee"
+
+    COMMITTEE_MEMBERS_NOT_SORTED = "committee: members not sorted"
+    COMMITTEE_SIGNATURES_NOT_SORTED = "committee: signatures not sorted"
+    COMMITTEE_SIGNER_IS_NOT_A_MEMBER = "committee: signer is not a member"
+    COMMITTEE_THRESHOLD_OUT_OF_RANGE = "committee: threshold out of range"
+    COMMITTEE_TOO_FEW_SIGNATURES = "committee: too few signatures"
+
+    GOVERNANCE_CALLER_IS_NOT_THE_GUARDIAN = "governance: caller is not the guardian"
+    GOVERNANCE_OWNER_IS_ZERO = "governance: owner is zero"
+    OWNABLE_CALLER_IS_NOT_THE_OWNER = "ownable: caller is not the owner"
+    OWNABLE_CALLER_IS_NOT_THE_NEW_OWNER = "ownable_2step: caller is not the new owner"
+
+    ERC721_CALLER_IS_NOT_OWNER_OR_APPROVED = "erc721: caller is not token owner or approved"
+    ERC721_TRANSFER_FROM_INCORRECT_OWNER = "erc721: transfer from incorrect owner"
+    ERC721_TRANSFER_TO_ZERO = "erc721: transfer to the zero address"
+    ERC721_TRANSFER_TO_NON_RECEIVER = "erc721: transfer to non-IERC721Receiver implementer"
+    ERC721_UNKNOWN_NODE = "erc721: invalid token ID"
+
+    ECDSA_INVALID_S = "ecdsa: invalid signature `s` value"
+    ECDSA_INVALID_SIGNATURE = "ecdsa: invalid signature"
+
+    USDC_BLACKLISTED = "Blacklistable: account is blacklisted", False
+    USDC_PAUSED = "Pausable: paused", False
+    USDC_BALANCE_TOO_LOW = "ERC20: transfer amount exceeds balance", False
+    USDC_ALLOWANCE_TOO_LOW = "ERC20: transfer amount exceeds allowance", False
+    USDC_AUTHORIZATION_NOT_YET_VALID = "FiatTokenV2: authorization is not yet valid", False
+    USDC_AUTHORIZATION_EXPIRED = "FiatTokenV2: authorization is expired"
+    USDC_AUTHORIZATION_USED = "FiatTokenV2: authorization is used or canceled"
+    USDC_INVALID_SIGNATURE = "FiatTokenV2: invalid signature"
+    USDC_INVALID_SIGNATURE_LENGTH = "ECRecover: invalid signature length"
+    USDC_INVALID_S = "ECRecover: invalid signature 's' value"
+    USDC_INVALID_V = "ECRecover: invalid signature 'v' value"
+    USDC_UNRECOVERABLE_SIGNATURE = "ECRecover: invalid signature"
+
+
+class ContractReverted(RaphaError, RuntimeError):
+    """A contract refused a call. `revert` is the typed reason, None for one that is not ours."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        try:
+            self.revert: Revert | None = Revert(reason)
+        except ValueError:
+            self.revert = None
+        self.final = self.revert is not None and self.revert.final
+        super().__init__(f"the contract refused: {reason or 'no reason given'}")
+
+    @property
+    def code(self) -> str:
+        """The name of the `Revert`, or `ContractReverted` for an unknown reason."""
+        return self.revert.name if self.revert else "ContractReverted"
+
+
+def reason_of(data: Any) -> str | None:
+    """The reason string in ABI-encoded revert data (bytes or 0x hex), None where there is none."""
+    try:
+        raw = bytes.fromhex(data.removeprefix("0x")) if isinstance(data, str) else bytes(data)
+        if raw[:4] != _ERROR_STRING:
+            return None
+        return str(decode(["string"], raw[4:])[0])
+    except (ValueError, TypeError, DecodingError):
+        return None
+
+
+def reverted(error: ContractLogicError | Web3RPCError) -> ContractReverted:
+    """The typed error for what web3 raised when a call or an estimate reverted."""
+    data = getattr(error, "data", None)
+    if data is None and isinstance(error, Web3RPCError) and error.rpc_response:
+        data = error.rpc_response.get("error", {}).get("data")
+    reason = reason_of(data)
+    if reason is None:
+        reason = str(getattr(error, "message", None) or error)
+        reason = reason.removeprefix("execution reverted: ").removeprefix("execution reverted")
+    return ContractReverted(reason)
