@@ -1,0 +1,102 @@
+"""Collateral is read whole, or refused with what is wrong with it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oracle.attestation.collateral import FileCollateral, parse_collateral
+from oracle.attestation.errors import CollateralMalformed, CollateralUnavailable
+from oracle.attestation.quote import Quote, parse_quote
+from oracle.clients.edge.devplatform import CLOCK_SKEW, DevPlatform
+
+
+@pytest.fixture
+def quote(dev_quote: bytes) -> Quote:
+    return parse_quote(dev_quote)
+
+
+def test_window_is_the_narrowest_of_all_parts(platform: DevPlatform, now: int) -> None:
+    collateral = parse_collateral(
+        platform.with_collateral(now, validity_seconds=60).collateral_json()
+    )
+    assert (collateral.valid_from, collateral.valid_until) == (now - CLOCK_SKEW, now + 60)
+    assert not collateral.covers(now - CLOCK_SKEW - 1)
+    assert collateral.covers(now - CLOCK_SKEW)
+    assert collateral.covers(now + 59)
+    assert not collateral.covers(now + 60)
+
+
+@pytest.mark.parametrize("part", ["tcb_info", "qe_identity", "root_ca_crl", "pck_crl"])
+def test_each_part_narrows_the_window(platform: DevPlatform, now: int, part: str) -> None:
+    document = json.loads(platform.collateral_json())
+    brief = json.loads(platform.with_collateral(now + 5, validity_seconds=60).collateral_json())
+    collateral = parse_collateral(json.dumps({**document, part: brief[part]}))
+    assert (collateral.valid_from, collateral.valid_until) == (now + 5 - CLOCK_SKEW, now + 65)
+
+
+@pytest.mark.parametrize(
+    "chain", ["pck_crl_issuer_chain", "tcb_info_issuer_chain", "qe_identity_issuer_chain"]
+)
+def test_each_issuer_chain_narrows_the_window(platform: DevPlatform, now: int, chain: str) -> None:
+    document = json.loads(platform.collateral_json())
+    newer = json.loads(DevPlatform.create(now + 5, chain_id=31337).collateral_json())
+    collateral = parse_collateral(json.dumps({**document, chain: newer[chain]}))
+    assert collateral.valid_from == now + 5 - CLOCK_SKEW
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"tcb_info": None}, "invalid tcb_info"),
+        ({"unknown": "part"}, "invalid unknown"),
+        ({"tcb_info": "{}"}, "'issueDate'"),
+        ({"qe_identity": "[]"}, "list indices must be integers or slices, not str"),
+        ({"root_ca_crl": "zz"}, "non-hexadecimal number found"),
+        ({"pck_crl": "00"}, "error parsing asn1 value"),
+        ({"tcb_info_issuer_chain": ""}, "Unable to load PEM file"),
+        ({"tcb_info_signature": "zz"}, "Invalid character 'z'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
+)
+def test_unreadable_part_is_named(
+    platform: DevPlatform, change: dict[str, Any], reason: str
+) -> None:
+    text = json.dumps({**json.loads(platform.collateral_json()), **change})
+    with pytest.raises(CollateralMalformed) as refusal:
+        parse_collateral(text)
+    assert reason in refusal.value.reason
+    assert not refusal.value.final
+
+
+@pytest.mark.parametrize("text", ["", "no JSON", "[]", "null"])
+def test_text_that_is_no_collateral_is_refused(text: str) -> None:
+    with pytest.raises(CollateralMalformed) as refusal:
+        parse_collateral(text)
+    assert refusal.value.reason == "invalid text"
+
+
+def test_replaced_file_is_read_anew(quote: Quote, tmp_path: Path) -> None:
+    path = tmp_path / "collateral.json"
+    source = FileCollateral(path)
+    for text in ("first", "second"):
+        path.write_text(text)
+        assert source.collateral(quote) == text
+
+
+def test_missing_file_says_where_and_may_be_tried_again(quote: Quote, tmp_path: Path) -> None:
+    path = tmp_path / "collateral.json"
+    with pytest.raises(CollateralUnavailable) as refusal:
+        FileCollateral(path).collateral(quote)
+    assert refusal.value.location == str(path)
+    assert refusal.value.reason == "No such file or directory"
+    assert str(refusal.value) == f"no collateral at {path}: No such file or directory"
+    assert not refusal.value.final
+
+
+def test_file_that_is_not_text_is_refused(quote: Quote, tmp_path: Path) -> None:
+    path = tmp_path / "collateral.json"
+    path.write_bytes(b"\xff")
+    with pytest.raises(CollateralMalformed, match="is not UTF-8"):
+        FileCollateral(path).collateral(quote)
