@@ -1,0 +1,1 @@
+"""The hub: developers bring jobs, nodes lease them. It holds no money, and nobody must trust it."""

@@ -1,0 +1,181 @@
+"""The typed HTTP client of the hub, for developers and nodes alike. Retries are the caller's."""
+
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+from pydantic import TypeAdapter, ValidationError
+
+from oracle.clients.hub.messages import (
+    ArtifactName,
+    CatalogueEntry,
+    DatasetProfile,
+    Failure,
+    JobAssignment,
+    JobCreated,
+    JobRequest,
+    JobView,
+    Progress,
+)
+from settlement.errors import RaphaError
+from settlement.types import to_hex
+
+_PROBLEM_MEMBERS = frozenset({"type", "title", "status", "detail", "code", "final"})
+T = TypeVar("T")
+
+
+class HubUnavailable(RaphaError, ConnectionError):
+    """The hub could not be reached or could not do its work; the same call may succeed later."""
+
+    final = False
+
+    def __init__(self, url: str, detail: str) -> None:
+        super().__init__(f"the hub at {url} is unavailable: {detail}")
+        self.url = url
+        self.detail = detail
+
+
+class HubRefused(RaphaError, ValueError):
+    """The hub said no. `code` is its error's stable name, `data` what it adds to the problem."""
+
+    def __init__(
+        self, code: str, status: int, detail: str, *, final: bool, data: dict[str, Any]
+    ) -> None:
+        super().__init__(f"the hub refused ({code}): {detail}")
+        self._code = code
+        self.status = status
+        self.detail = detail
+        self.final = final
+        self.data = data
+
+    @property
+    def code(self) -> str:
+        """The hub's name for the error."""
+        return self._code
+
+
+class HubClient:
+    """One party's access to one hub. Every method raises `HubUnavailable` or `HubRefused`."""
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        transport: httpx.BaseTransport | None = None,
+        *,
+        timeout: float = 30.0,
+    ) -> None:
+        self.base_url = base_url
+        self._http = httpx.Client(
+            base_url=base_url,
+            headers={"authorization": f"Bearer {api_key}"},
+            transport=transport,
+            timeout=timeout,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the connections."""
+        self._http.close()
+
+    def health(self) -> None:
+        """Return when the hub answers."""
+        self._send("GET", "/healthz")
+
+    def catalogue(self) -> tuple[CatalogueEntry, ...]:
+        """Every published profile with its node's validity now."""
+        return self._get(tuple[CatalogueEntry, ...], "/v1/catalogue")
+
+    # For developers.
+
+    def create_job(self, request: JobRequest) -> JobCreated:
+        """Quote a job: it is routed and has terms, and costs nothing until it is escrowed."""
+        answer = self._send("POST", "/v1/jobs", json=request.model_dump(mode="json"))
+        return self._parse(JobCreated, answer)
+
+    def job(self, job_id: bytes) -> JobView:
+        """Where a job stands; for its developer and its node."""
+        return self._get(JobView, f"/v1/jobs/{to_hex(job_id)}")
+
+    def artifact(self, job_id: bytes, name: ArtifactName) -> bytes:
+        """A delivered artifact, as its node uploaded it (weights are HPKE ciphertext)."""
+        return self._send("GET", f"/v1/jobs/{to_hex(job_id)}/artifacts/{name}").content
+
+    # For nodes.
+
+    def put_profile(self, profile: DatasetProfile) -> DatasetProfile:
+        """Publish, or replace, the profile of the node's dataset."""
+        path = f"/v1/nodes/{profile.node_id}/profile"
+        answer = self._send("PUT", path, json=profile.model_dump(mode="json"))
+        return self._parse(DatasetProfile, answer)
+
+    def lease(self, node_id: int) -> JobAssignment | None:
+        """The node's unfinished job, again after a crash; else the next funded one; else None."""
+        answer = self._send("POST", f"/v1/nodes/{node_id}/lease")
+        return None if answer.status_code == 204 else self._parse(JobAssignment, answer)
+
+    def report_progress(self, job_id: bytes, progress: Progress) -> JobView:
+        """Tell how far a running job is; counters that go backwards are ignored."""
+        path = f"/v1/jobs/{to_hex(job_id)}/progress"
+        answer = self._send("POST", path, json=progress.model_dump(mode="json"))
+        return self._parse(JobView, answer)
+
+    def put_artifact(self, job_id: bytes, name: ArtifactName, data: bytes) -> JobView:
+        """Upload an artifact; the same bytes again are fine, others are refused."""
+        path = f"/v1/jobs/{to_hex(job_id)}/artifacts/{name}"
+        return self._parse(JobView, self._send("PUT", path, content=data))
+
+    def report_failure(self, job_id: bytes, failure: Failure) -> JobView:
+        """End a running job without a result."""
+        path = f"/v1/jobs/{to_hex(job_id)}/failure"
+        answer = self._send("POST", path, json=failure.model_dump(mode="json"))
+        return self._parse(JobView, answer)
+
+    def _get(self, kind: type[T], path: str) -> T:
+        return self._parse(kind, self._send("GET", path))
+
+    def _parse(self, kind: type[T], answer: httpx.Response) -> T:
+        try:
+            return TypeAdapter(kind).validate_json(answer.content)
+        except ValidationError as error:
+            raise HubUnavailable(self.base_url, f"an answer of unknown form: {error}") from error
+
+    def _send(
+        self, method: str, path: str, *, json: Any = None, content: bytes | None = None
+    ) -> httpx.Response:
+        try:
+            answer = self._http.request(method, path, json=json, content=content)
+        except httpx.TransportError as error:
+            raise HubUnavailable(self.base_url, str(error) or type(error).__name__) from error
+        if answer.is_success:
+            return answer
+        problem = _problem(answer)
+        detail = str(problem.get("detail", answer.reason_phrase))
+        if answer.is_server_error:
+            raise HubUnavailable(self.base_url, detail)
+        raise HubRefused(
+            str(problem.get("code", f"Http{answer.status_code}")),
+            answer.status_code,
+            detail,
+            final=bool(problem.get("final", True)),
+            data={key: value for key, value in problem.items() if key not in _PROBLEM_MEMBERS},
+        )
+
+
+def _problem(answer: httpx.Response) -> dict[str, Any]:
+    """The problem document (RFC 9457) of an answer; empty when a proxy answered instead."""
+    try:
+        document = answer.json()
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}

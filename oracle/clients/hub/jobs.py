@@ -1,0 +1,105 @@
+"""A job and how its state follows from what the oracle says of its escrow. Pure."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from oracle.clients.hub.messages import (
+    Failure,
+    JobAssignment,
+    JobState,
+    JobView,
+    OutputPolicy,
+    Progress,
+)
+from settlement.models import JobTerms
+from settlement.types import Bytes32, Frozen, UInt64
+
+FINISHED = frozenset({JobState.DELIVERED, JobState.FAILED})
+EXPIRED = Failure(code="QuoteExpired", detail="the budget was not in escrow before the deadline")
+TOO_LATE = Failure(code="DeadlinePassed", detail="the node did not start before the deadline")
+CLOSED = Failure(code="EscrowClosed", detail="the escrow was closed before the work was complete")
+
+
+class Task(Frozen):
+    """What of a request the node needs, besides terms and bundle."""
+
+    policy: OutputPolicy
+    epochs: UInt64
+    result_key: Bytes32
+
+
+class Escrow(StrEnum):
+    """What the chain says of a job, as told by the oracle."""
+
+    UNKNOWN = "UNKNOWN"
+    OPEN = "OPEN"
+    COMPLETED = "COMPLETED"
+    """Closed by a completing receipt."""
+    CLOSED = "CLOSED"
+    """Closed without one: refunded or cancelled."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as stored; `tenant` is the developer whose it is."""
+
+    job_id: bytes
+    tenant: str
+    terms: JobTerms
+    task: Task
+    bundle_digest: bytes
+    state: JobState = JobState.QUOTED
+    progress: Progress | None = None
+    failure: Failure | None = None
+    created_at: int = field(default=0, compare=False)
+
+    @property
+    def view(self) -> JobView:
+        """What its developer and its node may see."""
+        return JobView(
+            job_id=self.job_id,
+            terms=self.terms,
+            state=self.state,
+            progress=self.progress,
+            failure=self.failure,
+        )
+
+    def assignment(self, bundle: bytes) -> JobAssignment:
+        """What its node gets."""
+        return JobAssignment(
+            job_id=self.job_id,
+            terms=self.terms,
+            bundle=bundle,
+            policy=self.task.policy,
+            epochs=self.task.epochs,
+            result_key=self.task.result_key,
+        )
+
+
+def follow(
+    state: JobState, escrow: Escrow, *, deadline: int, now: int
+) -> tuple[JobState, Failure | None]:
+    """The state that a job is in, given its escrow; a failure when that ends it.
+
+    A node may deliver a running job until its escrow closes, and after that too if it closed by a
+    completing receipt: that one was paid for.
+    """
+    if state in FINISHED:
+        return state, None
+    if escrow is Escrow.UNKNOWN:
+        if now > deadline:
+            return JobState.FAILED, EXPIRED
+        # A reorganisation, or an oracle that lags behind, can take an escrow back.
+        return (JobState.RUNNING if state is JobState.RUNNING else JobState.QUOTED), None
+    if state is JobState.RUNNING:
+        return (JobState.FAILED, CLOSED) if escrow is Escrow.CLOSED else (state, None)
+    if escrow is not Escrow.OPEN:
+        return JobState.FAILED, CLOSED
+    return (JobState.FAILED, TOO_LATE) if now > deadline else (JobState.FUNDED, None)
+
+
+def advance(known: Progress | None, told: Progress) -> Progress:
+    """The further of two progresses: counters that go backwards are ignored."""
+    if known and (told.records < known.records or told.epochs < known.epochs):
+        return known
+    return told

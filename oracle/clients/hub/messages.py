@@ -1,0 +1,198 @@
+"""What the hub, developers and nodes say to each other, as frozen models.
+
+In JSON bytes are 0x-prefixed hex, except a bundle, which is base64. Amounts are USDC base units,
+times Unix seconds.
+"""
+
+import base64
+import binascii
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    WithJsonSchema,
+)
+
+from settlement import digests
+from settlement.models import JobTerms
+from settlement.types import Address, Bytes32, Frozen, UInt64, Usdc
+
+
+def parse_base64(value: Any) -> bytes:
+    """Bytes from ``bytes`` or from strict base64 (RFC 4648, section 4).
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value)
+    if not isinstance(value, str):
+        raise ValueError("expected base64")
+    try:
+        return base64.b64decode(value.encode("ascii"), validate=True)
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise ValueError(f"expected base64: {error}") from error
+
+
+def _to_base64(value: bytes) -> str:
+    return base64.b64encode(value).decode("ascii")
+
+
+Base64Data = Annotated[
+    bytes,
+    BeforeValidator(parse_base64),
+    PlainSerializer(_to_base64, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
+]
+Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/ -]{0,63}$")]
+"""A short name without control characters: modality, metric, column."""
+Dtype = Literal["BOOL", "U8", "I8", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "F64", "I64"]
+"""Element types of safetensors, by their names in its header."""
+NodeId = Annotated[UInt64, Field(gt=0)]
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class JobState(StrEnum):
+    """Where a job stands at the hub; `DELIVERED` and `FAILED` are final."""
+
+    QUOTED = "QUOTED"
+    FUNDED = "FUNDED"
+    RUNNING = "RUNNING"
+    DELIVERED = "DELIVERED"
+    FAILED = "FAILED"
+
+
+class ArtifactName(StrEnum):
+    """What a node delivers: encrypted weights, metrics (canonical JSON), and the receipts."""
+
+    WEIGHTS = "weights"
+    METRICS = "metrics"
+    RECEIPTS = "receipts"
+
+
+class DatasetProfile(Frozen):
+    """What a hospital tells about a dataset: no record, nothing derived from a single one.
+
+    `schema_` (`schema` in JSON) lists ``column:type``. Prices are USDC base units.
+    """
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    node_id: NodeId
+    dataset_digest: Bytes32
+    modality: Label
+    schema_: tuple[Label, ...] = Field(alias="schema", min_length=1, max_length=4096)
+    record_count: UInt64 = Field(gt=0)
+    price_per_record: Usdc
+    price_per_epoch: Usdc
+    description: str = Field(max_length=2000)
+
+    def worst_case(self, epochs: int) -> int:
+        """USDC base units that a job of so many epochs can cost at most."""
+        return self.record_count * self.price_per_record + epochs * self.price_per_epoch
+
+
+class CatalogueEntry(Frozen):
+    """A profile, and whether its node holds a valid attestation now (until `expiry`)."""
+
+    profile: DatasetProfile
+    valid: bool
+    expiry: UInt64 | None
+
+
+class OutputPolicy(Frozen):
+    """What may leave the hospital: agreed in the terms by its digest, enforced by the node.
+
+    `min_records` is the fewest unique records an output may rest on.
+    """
+
+    min_records: UInt64
+    max_output_bytes: UInt64 = Field(gt=0)
+    max_tensors: UInt64 = Field(gt=0)
+    allowed_dtypes: tuple[Dtype, ...] = Field(min_length=1)
+    allowed_metrics: tuple[Label, ...] = Field(max_length=256)
+
+    @property
+    def digest(self) -> bytes:
+        """The terms' `policy_digest`: keccak-256 of the canonical JSON."""
+        return digests.policy_digest(self.model_dump(mode="json"))
+
+
+class JobRequest(Frozen):
+    """A developer's wish. `bundle` is a zip (`oracle.clients.bundle`), `result_key` X25519."""
+
+    bundle: Base64Data
+    modality: Label
+    min_records: UInt64
+    policy: OutputPolicy
+    epochs: UInt64 = Field(gt=0)
+    budget: Usdc = Field(gt=0)
+    result_key: Bytes32
+    payer: Address
+    deadline: UInt64
+
+
+class NodeQuote(Frozen):
+    """What one node would cost at most, and why it was not routed to (empty `why`: it could be)."""
+
+    node_id: NodeId
+    worst_case: int
+    why: tuple[str, ...]
+
+
+class Route(Frozen):
+    """The one node that a job goes to, why, and what was found about every node."""
+
+    node_id: NodeId
+    why: tuple[str, ...]
+    quotes: tuple[NodeQuote, ...]
+
+
+class JobCreated(Frozen):
+    """A quoted job: escrowing the budget for exactly these terms funds it."""
+
+    job_id: Bytes32
+    terms: JobTerms
+    route: Route
+
+
+class JobAssignment(Frozen):
+    """A funded job as its node gets it."""
+
+    job_id: Bytes32
+    terms: JobTerms
+    bundle: Base64Data
+    policy: OutputPolicy
+    epochs: UInt64
+    result_key: Bytes32
+
+
+class Progress(Frozen):
+    """Cumulative counters and the latest metrics of a running job."""
+
+    records: UInt64
+    epochs: UInt64
+    epochs_total: UInt64
+    metrics: dict[Label, FiniteFloat] = Field(default_factory=dict, max_length=256)
+
+
+class Failure(Frozen):
+    """Why a job ended without a result; `code` is an error's stable name."""
+
+    code: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9]{0,63}$")
+    detail: str = Field(max_length=2000)
+
+
+class JobView(Frozen):
+    """A job as its developer and its node see it."""
+
+    job_id: Bytes32
+    terms: JobTerms
+    state: JobState
+    progress: Progress | None
+    failure: Failure | None

@@ -1,0 +1,269 @@
+"""Durable profiles, jobs, artifacts and key hashes. Each method is one transaction."""
+
+from collections.abc import Iterable
+
+from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from oracle.clients.hub.errors import ArtifactConflict, ArtifactUnknown, JobNotRunning, JobUnknown
+from oracle.clients.hub.jobs import Job, Task, advance
+from oracle.clients.hub.keys import KeyRecord, Role
+from oracle.clients.hub.messages import ArtifactName, DatasetProfile, Failure, JobState, Progress
+from oracle.clients.hub.tables import api_keys, artifacts, bundles, jobs, profiles
+from settlement.models import JobTerms
+from settlement.types import parse_bytes, to_hex
+
+
+class Store:
+    """The hub's memory on one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def close(self) -> None:
+        """Release the connections."""
+        self._engine.dispose()
+
+    def ping(self) -> None:
+        """Return when the database answers.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: when it does not.
+        """
+        with self._engine.begin() as tx:
+            tx.execute(select(1))
+
+    def replace_api_keys(self, records: Iterable[KeyRecord]) -> None:
+        """Know exactly these keys."""
+        with self._engine.begin() as tx:
+            tx.execute(delete(api_keys))
+            for record in records:
+                tx.execute(
+                    insert(api_keys).values(
+                        digest=record.digest.hex(), role=record.role, subject=record.subject
+                    )
+                )
+
+    def api_keys(self) -> tuple[KeyRecord, ...]:
+        """Every key hash that is known."""
+        with self._engine.begin() as tx:
+            rows = tx.execute(select(api_keys)).all()
+        return tuple(KeyRecord(bytes.fromhex(r.digest), Role(r.role), r.subject) for r in rows)
+
+    def put_profile(self, profile: DatasetProfile, now: int) -> None:
+        """Publish, or replace, a node's profile."""
+        with self._engine.begin() as tx:
+            key = str(profile.node_id)
+            tx.execute(delete(profiles).where(profiles.c.node_id == key))
+            tx.execute(
+                insert(profiles).values(
+                    node_id=key, document=profile.model_dump_json(), updated_at=now
+                )
+            )
+
+    def profiles(self) -> tuple[DatasetProfile, ...]:
+        """Every published profile."""
+        with self._engine.begin() as tx:
+            documents = tx.scalars(select(profiles.c.document)).all()
+        return tuple(DatasetProfile.model_validate_json(document) for document in documents)
+
+    def load(self) -> dict[int, int]:
+        """Funded and running jobs per node; a quote costs nothing and so weighs nothing."""
+        query = (
+            select(jobs.c.node_id, func.count().label("jobs"))
+            .where(jobs.c.state.in_([JobState.FUNDED, JobState.RUNNING]))
+            .group_by(jobs.c.node_id)
+        )
+        with self._engine.begin() as tx:
+            return {int(row.node_id): row.jobs for row in tx.execute(query)}
+
+    def add_job(self, job: Job, bundle: bytes) -> None:
+        """Keep a new job with its bundle; equal bundles are kept once."""
+        digest = to_hex(job.bundle_digest)
+        with self._engine.begin() as tx:
+            if not tx.scalar(select(func.count()).where(bundles.c.digest == digest)):
+                tx.execute(insert(bundles).values(digest=digest, data=bundle))
+            tx.execute(
+                insert(jobs).values(
+                    job_id=to_hex(job.job_id),
+                    tenant=job.tenant,
+                    node_id=str(job.terms.node_id),
+                    state=job.state,
+                    terms=job.terms.model_dump_json(),
+                    task=job.task.model_dump_json(),
+                    bundle_digest=digest,
+                    created_at=job.created_at,
+                    checked_at=job.created_at,
+                )
+            )
+
+    def job(self, job_id: bytes) -> Job:
+        """A job.
+
+        Raises:
+            JobUnknown: when there is none by that id.
+        """
+        with self._engine.begin() as tx:
+            return self._locked(tx, job_id)
+
+    def bundle(self, job: Job) -> bytes:
+        """A job's bundle."""
+        query = select(bundles.c.data).where(bundles.c.digest == to_hex(job.bundle_digest))
+        with self._engine.begin() as tx:
+            return bytes(tx.scalars(query).one())
+
+    def running(self, node_id: int) -> Job | None:
+        """The one job that a node is working on, if there is one."""
+        return next(iter(self._in_state(node_id, JobState.RUNNING, limit=1)), None)
+
+    def waiting(self, node_id: int, limit: int) -> tuple[Job, ...]:
+        """A node's jobs that have not started: funded ones, then quotes not asked about longest."""
+        funded = self._in_state(node_id, JobState.FUNDED, limit)
+        return funded + self._in_state(node_id, JobState.QUOTED, limit - len(funded))
+
+    def _in_state(self, node_id: int, state: JobState, limit: int) -> tuple[Job, ...]:
+        query = (
+            select(jobs)
+            .where(jobs.c.node_id == str(node_id), jobs.c.state == state)
+            .order_by(jobs.c.checked_at, jobs.c.created_at, jobs.c.job_id)
+            .limit(limit)
+        )
+        with self._engine.begin() as tx:
+            return tuple(_job(row) for row in tx.execute(query))
+
+    def move(self, job: Job, state: JobState, failure: Failure | None, now: int) -> Job:
+        """Put a job into a state, unless it has meanwhile left the one that `job` was read in.
+
+        Returns the job as it now is, by whoever moved it.
+        """
+        with self._engine.begin() as tx:
+            tx.execute(
+                update(jobs)
+                .where(jobs.c.job_id == to_hex(job.job_id), jobs.c.state == job.state)
+                .values(state=state, failure=_text(failure), checked_at=now)
+            )
+            return self._locked(tx, job.job_id)
+
+    def start(self, job: Job) -> bool:
+        """Set a funded job running; False when it is no longer funded or its node is busy."""
+        query = (
+            update(jobs)
+            .where(jobs.c.job_id == to_hex(job.job_id), jobs.c.state == JobState.FUNDED)
+            .values(state=JobState.RUNNING)
+        )
+        try:
+            with self._engine.begin() as tx:
+                return tx.execute(query).rowcount == 1
+        except IntegrityError:  # uq_jobs_running: the node already has a running job
+            return False
+
+    def record_progress(self, job_id: bytes, progress: Progress) -> Job:
+        """Keep the progress of a running job.
+
+        Raises:
+            JobNotRunning: when it is not running.
+        """
+        with self._engine.begin() as tx:
+            job = self._running(tx, job_id)
+            known = advance(job.progress, progress)
+            self._update(tx, job_id, progress=_text(known))
+            return self._locked(tx, job_id)
+
+    def fail(self, job_id: bytes, failure: Failure) -> Job:
+        """End a running job; one that has failed stays as it is.
+
+        Raises:
+            JobNotRunning: when it is neither.
+        """
+        with self._engine.begin() as tx:
+            job = self._locked(tx, job_id)
+            if job.state is JobState.FAILED:
+                return job
+            self._running(tx, job_id)
+            self._update(tx, job_id, state=JobState.FAILED, failure=_text(failure))
+            return self._locked(tx, job_id)
+
+    def artifact(self, job_id: bytes, name: ArtifactName) -> str:
+        """The SHA-256 (hex) of an artifact.
+
+        Raises:
+            ArtifactUnknown: when it is not there.
+        """
+        with self._engine.begin() as tx:
+            digest = self._artifacts(tx, job_id).get(name)
+        if digest is None:
+            raise ArtifactUnknown(job_id, name)
+        return digest
+
+    def check_upload(self, job_id: bytes, name: ArtifactName) -> None:
+        """Pass an upload that can be right: of a running job, or maybe the same again.
+
+        Raises:
+            JobNotRunning: for any other.
+        """
+        with self._engine.begin() as tx:
+            if name not in self._artifacts(tx, job_id):
+                self._running(tx, job_id)
+
+    def add_artifact(self, job_id: bytes, name: ArtifactName, sha256: str, size: int) -> Job:
+        """Write an artifact once; the last of the three delivers the job.
+
+        Raises:
+            ArtifactConflict: when other bytes are there already.
+            JobNotRunning: when the job is not running.
+        """
+        with self._engine.begin() as tx:
+            job = self._locked(tx, job_id)
+            known = self._artifacts(tx, job_id)
+            if name in known:
+                if known[name] != sha256:
+                    raise ArtifactConflict(job_id, name)
+                return job
+            self._running(tx, job_id)
+            tx.execute(
+                insert(artifacts).values(job_id=to_hex(job_id), name=name, sha256=sha256, size=size)
+            )
+            if {*known, name} == set(ArtifactName):
+                self._update(tx, job_id, state=JobState.DELIVERED)
+            return self._locked(tx, job_id)
+
+    @staticmethod
+    def _locked(tx: Connection, job_id: bytes) -> Job:
+        query = select(jobs).where(jobs.c.job_id == to_hex(job_id)).with_for_update()
+        row = tx.execute(query).one_or_none()
+        if row is None:
+            raise JobUnknown(job_id)
+        return _job(row)
+
+    def _running(self, tx: Connection, job_id: bytes) -> Job:
+        job = self._locked(tx, job_id)
+        if job.state is not JobState.RUNNING:
+            raise JobNotRunning(job_id, job.state)
+        return job
+
+    @staticmethod
+    def _artifacts(tx: Connection, job_id: bytes) -> dict[ArtifactName, str]:
+        query = select(artifacts).where(artifacts.c.job_id == to_hex(job_id))
+        return {ArtifactName(row.name): row.sha256 for row in tx.execute(query)}
+
+    @staticmethod
+    def _update(tx: Connection, job_id: bytes, **values: str | None) -> None:
+        tx.execute(update(jobs).where(jobs.c.job_id == to_hex(job_id)).values(**values))
+
+
+def _text(model: Progress | Failure | None) -> str | None:
+    return model.model_dump_json() if model is not None else None
+
+
+def _job(row: Row[tuple[object, ...]]) -> Job:
+    return Job(
+        job_id=parse_bytes(row.job_id),
+        tenant=row.tenant,
+        terms=JobTerms.model_validate_json(row.terms),
+        task=Task.model_validate_json(row.task),
+        bundle_digest=parse_bytes(row.bundle_digest),
+        state=JobState(row.state),
+        progress=Progress.model_validate_json(row.progress) if row.progress else None,
+        failure=Failure.model_validate_json(row.failure) if row.failure else None,
+        created_at=row.created_at,
+    )

@@ -1,0 +1,259 @@
+"""A hub on a real database and folder, with an oracle that answers as on the wire."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from fastapi.testclient import TestClient
+
+from oracle.client import OracleClient
+from oracle.clients.bundle import pack_bundle
+from oracle.clients.hub.api import create_app
+from oracle.clients.hub.client import HubClient
+from oracle.clients.hub.database import open_database
+from oracle.clients.hub.files import ArtifactFiles
+from oracle.clients.hub.keys import KeyRing, KeysFile
+from oracle.clients.hub.messages import (
+    ArtifactName,
+    DatasetProfile,
+    JobCreated,
+    JobRequest,
+    OutputPolicy,
+)
+from oracle.clients.hub.service import HubService
+from oracle.clients.hub.store import Store
+from settlement.deployment import Deployment
+from settlement.models import JobTerms
+from settlement.types import to_hex
+
+START = 1_800_000_000
+HASH_KEY = bytes(range(32))
+KEYS = {
+    "acme": "acme-developer-key-of-enough-length-1",
+    "rival": "rival-developer-key-of-enough-length-",
+    "1": "node-one-key-of-quite-enough-length-11",
+    "2": "node-two-key-of-quite-enough-length-22",
+}
+MANIFEST = {"framework": "pytorch", "entry_point": "model:train", "hyperparameters": {"lr": 0.01}}
+FILES = {"manifest.json": json.dumps(MANIFEST).encode(), "model.py": b"def train(): ...\n"}
+
+
+def address(number: int) -> str:
+    """The address of that number."""
+    return f"0x{number:040x}"
+
+
+@dataclass
+class WireOracle:
+    """The oracle's HTTP answers, from facts that a test sets."""
+
+    down: bool = False
+    refusing: bool = False
+    nodes: dict[int, dict[str, Any]] = field(default_factory=dict)
+    escrows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    def attest(self, node_id: int, *, expiry: int = START + 10**6, valid: bool = True) -> None:
+        """A node's enclave is registered."""
+        self.nodes[node_id] = {
+            "node_id": node_id,
+            "enclave_key": address(node_id + 100),
+            "encryption_key": to_hex(bytes([node_id]) * 32),
+            "measurement": to_hex(bytes([9]) * 32),
+            "expiry": expiry,
+            "revoked": not valid,
+            "valid": valid,
+        }
+
+    def escrow(self, job_id: bytes, terms: JobTerms) -> None:
+        """The budget is in the vault."""
+        self.escrows[to_hex(job_id)] = {
+            "job_id": to_hex(job_id),
+            "terms": terms.model_dump(mode="json"),
+            "state": "OPEN",
+            "funded": terms.budget,
+            "paid": 0,
+            "refunded": 0,
+            "records": 0,
+            "epochs": 0,
+            "output_digest": None,
+            "receipts": [],
+            "transactions": [],
+        }
+
+    def close(self, job_id: bytes, *, completed: bool) -> None:
+        """The escrow is closed: by a completing receipt, or by a refund."""
+        escrow = self.escrows[to_hex(job_id)]
+        escrow["state"] = "CLOSED"
+        escrow["output_digest"] = to_hex(bytes([8]) * 32) if completed else None
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(request.url.path)
+        if self.down:
+            raise httpx.ConnectError("connection refused", request=request)
+        if self.refusing:
+            return _problem(403, "OperatorOnly", "not for you")
+        match request.url.path.strip("/").split("/"):
+            case ["readyz"]:
+                return httpx.Response(200, json={"ready": True, "checks": {"database": "ok"}})
+            case ["v1", "nodes"]:
+                return httpx.Response(200, json=list(self.nodes.values()))
+            case ["v1", "jobs", job_id] if job_id in self.escrows:
+                return httpx.Response(200, json=self.escrows[job_id])
+            case ["v1", "jobs", _]:
+                return _problem(404, "JobUnknown", "no such job")
+        return _problem(404, "NotFound", "no such path")
+
+
+def _problem(status: int, code: str, detail: str) -> httpx.Response:
+    members = {
+        "type": "about:blank",
+        "title": code,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "final": True,
+    }
+    headers = {"content-type": "application/problem+json"}
+    return httpx.Response(status, json=members, headers=headers)
+
+
+@dataclass
+class World:
+    """A hub and everyone around it."""
+
+    oracle: WireOracle
+    http: TestClient
+    service: HubService
+    deployment: Deployment
+    folder: Path
+    now: list[int]
+
+    def party(self, name: str) -> HubClient:
+        """The client of a developer by name, or of a node by its id."""
+        return HubClient("http://hub", KEYS[name], httpx.MockTransport(self._relay))
+
+    def headers(self, name: str) -> dict[str, str]:
+        """That party's authorization."""
+        return {"authorization": f"Bearer {KEYS[name]}"}
+
+    def _relay(self, request: httpx.Request) -> httpx.Response:
+        headers = {k: v for k, v in request.headers.items() if k != "host"}
+        answer = self.http.request(
+            request.method, request.url.path, headers=headers, content=request.read()
+        )
+        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+
+    def funded(self, request: JobRequest, tenant: str = "acme") -> JobCreated:
+        """A job that is quoted and in escrow."""
+        created = self.party(tenant).create_job(request)
+        self.oracle.escrow(created.job_id, created.terms)
+        return created
+
+    def running(self, request: JobRequest, tenant: str = "acme") -> JobCreated:
+        """A job that its node has leased."""
+        created = self.funded(request, tenant)
+        assignment = self.party(str(created.terms.node_id)).lease(created.terms.node_id)
+        assert assignment is not None
+        assert assignment.job_id == created.job_id
+        return created
+
+    def delivered(self, request: JobRequest) -> JobCreated:
+        """A job with all three artifacts."""
+        created = self.running(request)
+        node = self.party(str(created.terms.node_id))
+        for name in ArtifactName:
+            node.put_artifact(created.job_id, name, f"the {name}".encode())
+        return created
+
+
+@pytest.fixture
+def deployment() -> Deployment:
+    return Deployment(
+        chain_id=31337,
+        block=1,
+        vault=address(1),
+        node_registry=address(2),
+        enclave_registry=address(3),
+        timelock=address(4),
+        usdc=address(5),
+        grace_period=3600,
+    )
+
+
+@pytest.fixture
+def make_profile() -> Callable[..., DatasetProfile]:
+    def make(node_id: int = 1, **changes: Any) -> DatasetProfile:
+        values: dict[str, Any] = {
+            "node_id": node_id,
+            "dataset_digest": bytes([node_id]) * 32,
+            "modality": "tabular",
+            "schema": ("mean radius:F64", "malignant:U8"),
+            "record_count": 569,
+            "price_per_record": 10_000,
+            "price_per_epoch": 50_000,
+            "description": "UCI Wisconsin Diagnostic",
+        }
+        return DatasetProfile.model_validate(values | changes)
+
+    return make
+
+
+@pytest.fixture
+def make_request() -> Callable[..., JobRequest]:
+    result_key = X25519PrivateKey.from_private_bytes(bytes([5]) * 32).public_key()
+
+    def make(**changes: Any) -> JobRequest:
+        values: dict[str, Any] = {
+            "bundle": pack_bundle(FILES),
+            "modality": "tabular",
+            "min_records": 500,
+            "policy": OutputPolicy(
+                min_records=100,
+                max_output_bytes=10**6,
+                max_tensors=16,
+                allowed_dtypes=("F32",),
+                allowed_metrics=("accuracy", "loss"),
+            ),
+            "epochs": 2,
+            "budget": 10_000_000,
+            "result_key": result_key.public_bytes_raw(),
+            "payer": address(77),
+            "deadline": START + 3600,
+        }
+        return JobRequest.model_validate(values | changes)
+
+    return make
+
+
+@pytest.fixture
+def world(
+    tmp_path: Path, deployment: Deployment, make_profile: Callable[..., DatasetProfile]
+) -> Iterator[World]:
+    oracle = WireOracle()
+    oracle.attest(1)
+    now = [START]
+    store = Store(open_database(f"sqlite:///{tmp_path}/hub.sqlite"))
+    keys = KeysFile.model_validate(
+        {
+            "developers": {name: KEYS[name] for name in ("acme", "rival")},
+            "nodes": {name: KEYS[name] for name in ("1", "2")},
+        }
+    )
+    store.replace_api_keys(keys.records(HASH_KEY))
+    service = HubService(
+        store,
+        ArtifactFiles(tmp_path / "artifacts"),
+        OracleClient("http://oracle", transport=httpx.MockTransport(oracle)),
+        deployment,
+        clock=lambda: now[0],
+    )
+    with TestClient(create_app(service, KeyRing(store.api_keys(), HASH_KEY))) as http:
+        built = World(oracle, http, service, deployment, tmp_path, now)
+        built.party("1").put_profile(make_profile(1))
+        yield built

@@ -1,0 +1,51 @@
+"""Terms say exactly what was asked and offered."""
+
+from collections.abc import Callable
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from oracle.clients.hub.errors import ResultKeyUnusable
+from oracle.clients.hub.messages import DatasetProfile, JobRequest
+from oracle.clients.hub.terms import build_terms, check_result_key
+from settlement import digests
+
+P = 2**255 - 19
+
+
+def test_terms_join_request_and_profile(
+    make_request: Callable[..., JobRequest], make_profile: Callable[..., DatasetProfile]
+) -> None:
+    request, profile = make_request(), make_profile(3)
+    terms = build_terms(request, profile, b"m" * 32, b"s" * 32)
+    assert (terms.payer, terms.budget, terms.deadline, terms.salt) == (
+        request.payer,
+        request.budget,
+        request.deadline,
+        b"s" * 32,
+    )
+    assert (terms.node_id, terms.price_per_record, terms.price_per_epoch) == (3, 10_000, 50_000)
+    assert terms.work.model_digest == b"m" * 32
+    assert terms.work.dataset_digest == profile.dataset_digest
+    assert terms.work.result_key_digest == digests.result_key_digest(request.result_key)
+    document = request.policy.model_dump(mode="json")
+    assert terms.work.policy_digest == digests.policy_digest(document)
+
+
+def test_worst_case_is_what_the_terms_can_earn(
+    make_request: Callable[..., JobRequest], make_profile: Callable[..., DatasetProfile]
+) -> None:
+    request, profile = make_request(budget=10**12), make_profile()
+    terms = build_terms(request, profile, b"m" * 32, b"s" * 32)
+    earned = terms.earned(profile.record_count, request.epochs)
+    assert profile.worst_case(request.epochs) == earned
+
+
+@pytest.mark.parametrize("point", [0, 1, P - 1, P, P + 1])
+def test_small_order_result_key_is_refused(point: int) -> None:
+    with pytest.raises(ResultKeyUnusable):
+        check_result_key(point.to_bytes(32, "little"))
+
+
+def test_proper_result_key_passes() -> None:
+    check_result_key(X25519PrivateKey.generate().public_key().public_bytes_raw())
