@@ -89,4 +89,7 @@ class ApeSigner:
     def sign_typed_data(self, document: dict[str, Any]) -> bytes:
         """A 65-byte signature over an EIP-712 document."""
         signature = self._account.sign_message(encode_typed_data(full_message=document))
-        return HexBytes(signature.r) + HexBytes(signature.s) + bytes([signature.v])
+        # ape's plugins give r and s as bytes or integers, and v as 0/1 or 27/28
+        r, s = (int(HexBytes(part).hex(), 16) for part in (signature.r, signature.s))
+        v = signature.v if signature.v >= 27 else signature.v + 27
+        return r.to_bytes(32, "big") + s.to_bytes(32, "big") + bytes([v])

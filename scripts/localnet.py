@@ -1,0 +1,460 @@
+"""A whole settlement on this machine: a chain, the contracts, oracles, a hub and a hospital's node.
+
+Every part is the program that runs anywhere else, in a process of its own; only the chain is local
+and the enclave's hardware simulated. All keys are made for the one run.
+"""
+
+import ctypes
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+from eth_utils import keccak
+from web3 import HTTPProvider, Web3
+from web3.types import RPCEndpoint
+
+from oracle.client import OracleClient
+from oracle.clients.edge.devplatform import DevPlatform
+from oracle.clients.edge.signer import measurement
+from oracle.clients.hub.client import HubClient
+from settlement.contracts import Settlement
+from settlement.deploy import DeploymentParameters, deploy, deploy_test_usdc
+from settlement.deployment import Deployment
+from settlement.errors import RaphaError
+from settlement.signer import LocalSigner
+
+ROOT = Path(__file__).resolve().parent.parent
+CHAIN_ID = 31337
+BLOCK_SECONDS = 1
+OPERATORS = 3
+THRESHOLD = 2
+GRACE_SECONDS = 60 * 60
+_ETHER = 10**18
+_PR_SET_PDEATHSIG = 1
+_LOG_LINES = 15
+_CHAIN_START = 20.0
+
+T = TypeVar("T")
+_libc = ctypes.CDLL(None)
+
+
+class ProcessDied(RaphaError, RuntimeError):
+    """A process of the local network ended on its own."""
+
+    def __init__(self, name: str, status: int, log: Path) -> None:
+        self.name, self.status, self.log = name, status, log
+        lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+        super().__init__(f"{name} ended with status {status}; its last words:\n" + "\n".join(lines))
+
+
+class TookTooLong(RaphaError, TimeoutError):
+    """Something did not happen in its time."""
+
+    def __init__(self, what: str, seconds: float) -> None:
+        self.what, self.seconds = what, seconds
+        super().__init__(f"{what} did not happen within {seconds:.0f} seconds")
+
+
+class ChainMissing(RaphaError, FileNotFoundError):
+    """anvil is not installed in this folder."""
+
+    def __init__(self) -> None:
+        super().__init__("anvil is not installed: run `make setup`")
+
+
+@dataclass(frozen=True)
+class Actors:
+    """Everybody with a key, made afresh for each network."""
+
+    deployer: LocalAccount
+    guardian: LocalAccount
+    protocol: LocalAccount
+    hospital: LocalAccount
+    node_owner: LocalAccount
+    onboarder: LocalAccount
+    payer: LocalAccount
+    relayer: LocalAccount
+    operators: tuple[LocalAccount, ...]
+
+    @classmethod
+    def create(cls) -> Self:
+        """Random keys for all."""
+        names = [name for name in cls.__dataclass_fields__ if name != "operators"]
+        return cls(
+            operators=tuple(Account.create() for _ in range(OPERATORS)),
+            **{name: Account.create() for name in names},
+        )
+
+
+@dataclass
+class Process:
+    """One running program and how to start it again."""
+
+    name: str
+    command: list[str]
+    environment: Mapping[str, str]
+    log: Path
+    running: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it in a process group of its own; it dies with us, whatever becomes of us."""
+        with self.log.open("ab") as log:
+            self.running = subprocess.Popen(
+                self.command,
+                env={**os.environ, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+                cwd=ROOT,
+            )
+
+    def stop(self, *, gently: bool = True, patience: float = 5) -> None:
+        """End it and its children: by SIGTERM, then, or at once if not `gently`, by SIGKILL."""
+        if self.running is None:
+            return
+        if gently and self.running.poll() is None:
+            self.running.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.running.wait(patience)
+        with suppress(ProcessLookupError):
+            os.killpg(self.running.pid, signal.SIGKILL)
+        self.running.wait()
+        self.running = None
+
+
+def _die_with_parent() -> None:
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def anvil_binary() -> Path:
+    """The chain's program itself: npm's wrapper would leave it running behind its back.
+
+    Raises:
+        ChainMissing: when set-up has not installed it.
+    """
+    found = sorted(ROOT.glob("node_modules/@foundry-rs/anvil-*/bin/anvil*"))
+    if not found:
+        raise ChainMissing
+    return found[0]
+
+
+def free_port() -> int:
+    """A TCP port on the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def quiet_chain(genesis: int) -> Iterator[Web3]:
+    """A bare anvil that mines each transaction at once.
+
+    Its clock starts at `genesis` (Unix seconds) and moves a second per block, so that the same
+    transactions always give the same chain.
+    """
+    port = free_port()
+    with tempfile.TemporaryDirectory() as home:
+        command = [
+            str(anvil_binary()),
+            *("--port", str(port), "--hardfork", "osaka", "--accounts", "10", "--quiet"),
+            *("--timestamp", str(genesis), "--gas-limit", "60000000"),
+        ]
+        chain = subprocess.Popen(
+            command, env={**os.environ, "HOME": home}, preexec_fn=_die_with_parent
+        )
+        try:
+            w3 = Web3(HTTPProvider(f"http://127.0.0.1:{port}"))
+            end = time.monotonic() + _CHAIN_START
+            while not w3.is_connected():
+                if time.monotonic() > end:
+                    raise TookTooLong("the chain's start", _CHAIN_START)
+                time.sleep(0.05)
+            rpc(w3, "anvil_setBlockTimestampInterval", 1)
+            yield w3
+        finally:
+            chain.kill()
+            chain.wait()
+
+
+def rpc(w3: Web3, method: str, *arguments: object) -> object:
+    """Call one of anvil's own methods.
+
+    Raises:
+        RuntimeError: when anvil answers with an error.
+    """
+    answer = w3.provider.make_request(RPCEndpoint(method), arguments)
+    if "error" in answer:
+        raise RuntimeError(f"{method}: {answer['error']}")
+    return answer["result"]
+
+
+@dataclass
+class Localnet:
+    """The network. Use it as a context: whatever happens inside, no process is left behind.
+
+    `folder` takes every state and log; whoever made it removes it.
+    """
+
+    folder: Path
+    price_per_record: int = 50_000
+    price_per_epoch: int = 200_000
+    node_environment: Mapping[str, str] = field(default_factory=dict)
+    actors: Actors = field(default_factory=Actors.create)
+    processes: dict[str, Process] = field(default_factory=dict)
+    _ports: dict[str, int] = field(default_factory=dict)
+
+    def __enter__(self) -> Self:
+        for name in ("logs", "keys"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End every process, clients before what they talk to."""
+        for process in reversed(list(self.processes.values())):
+            process.stop()
+
+    def check(self) -> None:
+        """Make sure that everything started still runs.
+
+        Raises:
+            ProcessDied: for the first one that ended on its own.
+        """
+        for process in self.processes.values():
+            if process.running is not None and (status := process.running.poll()) is not None:
+                raise ProcessDied(process.name, status, process.log)
+
+    def wait(self, what: str, ready: Callable[[], T | None], seconds: float) -> T:
+        """The first answer of `ready` that is not None.
+
+        Raises:
+            TookTooLong: when there was none within `seconds`.
+            ProcessDied: when a process ended meanwhile.
+        """
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.check()
+            if (answer := ready()) is not None:
+                return answer
+            time.sleep(0.1)
+        raise TookTooLong(what, seconds)
+
+    def url(self, name: str) -> str:
+        """Where a process listens."""
+        return f"http://127.0.0.1:{self._port(name)}"
+
+    def start_chain(self) -> Web3:
+        """Start anvil, mining at once until `start_blocks`."""
+        port = self._port("chain")
+        self._spawn(
+            "chain",
+            [
+                str(anvil_binary()),
+                *("--port", str(port)),
+                *("--chain-id", str(CHAIN_ID)),
+                *("--hardfork", "osaka"),
+                *("--accounts", "1"),
+                # `finalized` then lags two blocks behind, so confirmation is real, and short
+                *("--slots-in-an-epoch", "1"),
+                "--quiet",
+            ],
+            {"HOME": str(self.folder)},
+        )
+        self.w3 = Web3(HTTPProvider(self.url("chain")))
+        self.wait("the chain's start", lambda: self.w3.is_connected() or None, _CHAIN_START)
+        for account in (self.actors.deployer, self.actors.relayer, self.actors.hospital):
+            rpc(self.w3, "anvil_setBalance", account.address, hex(100 * _ETHER))
+        return self.w3
+
+    def deploy(self) -> Deployment:
+        """Deploy the test USDC and the contracts, register the hospital's node, fund the payer."""
+        actors = self.actors
+        signer = LocalSigner(actors.deployer)
+        usdc = deploy_test_usdc(self.w3, signer)
+        self.deployment = deploy(
+            self.w3,
+            signer,
+            usdc,
+            DeploymentParameters(
+                proposers=(actors.deployer.address,),
+                guardian=actors.guardian.address,
+                registrar=actors.deployer.address,
+                protocol=actors.protocol.address,
+                committee=tuple(operator.address for operator in actors.operators),
+                threshold=THRESHOLD,
+                measurements=(measurement(),),
+                grace_period=GRACE_SECONDS,
+                timelock_delay=2 * 24 * 60 * 60,
+            ),
+        )
+        (self.folder / "deployment.json").write_text(self.deployment.model_dump_json(indent=2))
+        self.governance = Settlement(self.w3, self.deployment, signer)
+        self.governance.transact(
+            self.governance.nodes.functions.register_node(
+                actors.node_owner.address,
+                actors.hospital.address,
+                actors.onboarder.address,
+                keccak(secrets.token_bytes(32)),
+            )
+        )
+        self.node_id = int(self.governance.nodes.functions.node_count().call())
+        return self.deployment
+
+    def fund_payer(self, amount: int) -> None:
+        """Give the payer USDC, in base units, and no native token: it only signs."""
+        mint = self.governance.usdc.functions.mint(self.actors.payer.address, amount)
+        self.governance.transact(mint)
+
+    def start_blocks(self) -> None:
+        """From now on a block each second, as on a live chain."""
+        rpc(self.w3, "evm_setIntervalMining", BLOCK_SECONDS)
+
+    def start_oracles(self) -> None:
+        """Start the operators; the first relays and asks the others for their signatures."""
+        platform = self.folder / "platform"
+        DevPlatform.open(platform, int(time.time()), chain_id=CHAIN_ID)
+        token = self._secret("peer-token", secrets.token_hex(32))
+        names = [f"oracle-{number}" for number in range(1, OPERATORS + 1)]
+        for name, operator in zip(names, self.actors.operators, strict=True):
+            state = self.folder / name
+            state.mkdir(exist_ok=True)
+            environment = {
+                "PORT": str(self._port(name)),
+                "RPC_URL": self.url("chain"),
+                "DEPLOYMENT_FILE": str(self.folder / "deployment.json"),
+                "DATABASE_URL": f"sqlite:///{state}/oracle.sqlite",
+                "COMMITTEE_KEY_FILE": self._secret(f"{name}.key", operator.key.hex()),
+                "PEER_TOKEN_FILE": token,
+                "DEV_ROOT_FILE": str(platform / "root.der"),
+                "COLLATERAL_FILE": str(platform / "collateral.json"),
+                "POLL_INTERVAL": "0.5",
+                "RELAY": "false",
+            }
+            if name == names[0]:
+                environment |= {
+                    "RELAY": "true",
+                    "RELAYER_KEY_FILE": self._secret("relayer.key", self.actors.relayer.key.hex()),
+                    "PEERS": ",".join(self.url(peer) for peer in names[1:]),
+                }
+            self._spawn(name, [_program("rapha-oracle"), "serve"], _prefixed("ORACLE", environment))
+
+    def start_hub(self) -> None:
+        """Start the hub with one developer's and one node's API key."""
+        self.developer_key, node_key = secrets.token_hex(32), secrets.token_hex(32)
+        keys = {
+            "developers": {"developer": self.developer_key},
+            "nodes": {str(self.node_id): node_key},
+        }
+        self._secret("node-hub.key", node_key)
+        state = self.folder / "hub"
+        state.mkdir(exist_ok=True)
+        environment = {
+            "PORT": str(self._port("hub")),
+            "ORACLE_URL": self.url("oracle-1"),
+            "DEPLOYMENT_FILE": str(self.folder / "deployment.json"),
+            "DATABASE_URL": f"sqlite:///{state}/hub.sqlite",
+            "ARTIFACTS_DIR": str(state / "artifacts"),
+            "KEYS_FILE": self._secret("hub-keys.json", json.dumps(keys)),
+            "HASH_KEY_FILE": str(state / "hash.key"),
+        }
+        self._spawn("hub", [_program("rapha-hub"), "serve"], _prefixed("HUB", environment))
+
+    def wait_for_services(self) -> None:
+        """Wait until the oracles are ready and the hub answers."""
+        for name in [name for name in self.processes if name.startswith("oracle-")]:
+            with OracleClient(self.url(name)) as oracle:
+                self.wait(f"{name} getting ready", lambda: _ready(oracle), 60)
+        with self.hub() as hub:
+            self.wait("the hub's start", lambda: _answers(hub), 60)
+
+    def start_node(self) -> None:
+        """Start the hospital's node."""
+        environment = {
+            "NODE_ID": str(self.node_id),
+            "ORACLE_URL": self.url("oracle-1"),
+            "HUB_URL": self.url("hub"),
+            "HUB_KEY_FILE": str(self.folder / "keys" / "node-hub.key"),
+            "DEPLOYMENT_FILE": str(self.folder / "deployment.json"),
+            "STATE_DIR": str(self.folder / "node"),
+            "PLATFORM_DIR": str(self.folder / "platform"),
+            "PRICE_PER_RECORD": str(self.price_per_record),
+            "PRICE_PER_EPOCH": str(self.price_per_epoch),
+            **self.node_environment,
+        }
+        self._spawn("node", [_program("rapha-edge"), "run"], _prefixed("EDGE", environment))
+
+    def oracle(self) -> OracleClient:
+        """A client of the relaying oracle."""
+        return OracleClient(self.url("oracle-1"))
+
+    def hub(self) -> HubClient:
+        """The developer's client of the hub."""
+        return HubClient(self.url("hub"), self.developer_key)
+
+    def payer(self) -> Settlement:
+        """The contracts as the payer uses them."""
+        return Settlement(self.w3, self.deployment, LocalSigner(self.actors.payer))
+
+    def _port(self, name: str) -> int:
+        return self._ports.setdefault(name, free_port())
+
+    def _spawn(self, name: str, command: list[str], environment: Mapping[str, str]) -> None:
+        log = self.folder / "logs" / f"{name}.log"
+        self.processes[name] = Process(name, command, environment, log)
+        self.processes[name].start()
+
+    def _secret(self, name: str, text: str) -> str:
+        path = self.folder / "keys" / name
+        path.touch(mode=0o600)
+        path.write_text(text)
+        return str(path)
+
+
+def _program(name: str) -> str:
+    return str(Path(sys.executable).parent / name)
+
+
+def _prefixed(part: str, environment: Mapping[str, str]) -> dict[str, str]:
+    return {f"RAPHA_{part}_{name}": value for name, value in environment.items()}
+
+
+def _ready(oracle: OracleClient) -> bool | None:
+    try:
+        return oracle.health().ready or None
+    except RaphaError as error:
+        if error.final:
+            raise
+        return None
+
+
+def _answers(hub: HubClient) -> bool | None:
+    try:
+        hub.health()
+    except RaphaError as error:
+        if error.final:
+            raise
+        return None
+    return True

@@ -1,0 +1,21 @@
+"""Settings that all tests share."""
+
+import os
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# nothing is read from or written to the home folder
+os.environ.setdefault("APE_DATA_FOLDER", str(ROOT / ".cache/ape"))
+os.environ.setdefault("VVM_BINARY_PATH", str(ROOT / ".cache/vvm"))
+os.environ.setdefault("MPLCONFIGDIR", str(ROOT / ".cache/matplotlib"))
+
+settings.register_profile(
+    "default", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile(
+    "long", deadline=None, max_examples=5_000, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

@@ -1,0 +1,102 @@
+"""ape compiles to the shipped bytecode, runs the deployment, and its accounts drive the SDK."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.localnet import ROOT, anvil_binary
+from settlement.contracts import artifact
+from settlement.deployment import Deployment
+
+pytestmark = pytest.mark.xdist_group("anvil")
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """ape with an empty home, anvil on its path, and the compiler where set-up linked it."""
+    compilers = tmp_path / "vvm"
+    compilers.mkdir()
+    (compilers / "vyper-0.4.3").symlink_to(Path(sys.executable).parent / "vyper")
+    return {
+        **os.environ,
+        "HOME": str(tmp_path),
+        "APE_DATA_FOLDER": str(tmp_path / "ape"),
+        "VVM_BINARY_PATH": str(compilers),
+        "PATH": f"{anvil_binary().parent}:{os.environ['PATH']}",
+    }
+
+
+@pytest.fixture
+def parameters(tmp_path: Path) -> Path:
+    """Deployment parameters in which ape's first test account plays every role."""
+    account = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
+    path = tmp_path / "parameters.json"
+    path.write_text(
+        json.dumps(
+            {
+                "proposers": [account],
+                "guardian": account,
+                "registrar": account,
+                "protocol": account,
+                "committee": [account],
+                "threshold": 1,
+                "grace_period": 86_400,
+                "timelock_delay": 172_800,
+            }
+        )
+    )
+    return path
+
+
+def ape(environment: dict[str, str], *arguments: str) -> str:
+    """Run ape in the project; its output, and a failure with it."""
+    command = [str(Path(sys.executable).parent / "ape"), *arguments]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_ape_compiles_to_the_shipped_bytecode(environment: dict[str, str]) -> None:
+    ape(environment, "compile", "--force")
+    built = json.loads((ROOT / ".build" / "__local__.json").read_text())["contractTypes"]
+    for name in ("RaphaClearingVault", "RaphaNodeRegistry", "EnclaveRegistry", "RaphaTimelock"):
+        bytecode = built[name]["deploymentBytecode"]["bytecode"].removeprefix("0x")
+        assert bytecode == artifact(name).bytecode.hex(), name
+
+
+def test_ape_run_deploy_writes_a_record(
+    environment: dict[str, str], parameters: Path, tmp_path: Path
+) -> None:
+    record = tmp_path / "deployment.json"
+    ape(
+        environment,
+        *("run", "deploy", "--network", "ethereum:local:foundry", "--account", "TEST::0"),
+        *("--parameters", str(parameters), "--output", str(record)),
+    )
+    deployment = Deployment.model_validate_json(record.read_bytes())
+    assert deployment.chain_id == 31337
+    assert deployment.grace_period == 86_400
+
+
+def test_an_ape_account_signs_and_sends_for_the_sdk(
+    environment: dict[str, str], parameters: Path
+) -> None:
+    session = Path(__file__).parent / "ape_session.py"
+    command = [sys.executable, str(session), str(parameters)]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = next(line for line in done.stdout.splitlines() if line.startswith("{"))  # amid ape's log
+    assert json.loads(told) == {"state": "OPEN", "funded": 5_000_000}
