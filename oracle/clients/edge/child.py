@@ -1,0 +1,248 @@
+"""The process that runs a bundle's code: started, limited, spoken to, and ended for certain.
+
+All reading and writing has one deadline, so a child that hangs, floods or stops reading cannot hold
+the parent. Limits are set from outside before the child is told anything.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self, cast
+
+from pydantic import Field
+
+from oracle.clients.edge import trainee
+from oracle.clients.edge.errors import (
+    NodeStopping,
+    ProtocolViolation,
+    TrainingFailed,
+    TrainingTimedOut,
+)
+from settlement.types import Frozen
+
+STDERR_TAIL_BYTES = 16 * 1024
+_STOP_CHECK_SECONDS = 0.2
+_EXIT_SECONDS = 5.0
+
+
+class ChildLimits(Frozen):
+    """What a bundle's process may use; part of the enclave's configuration digest."""
+
+    wall_seconds: int = Field(3600, gt=0)
+    cpu_seconds: int = Field(7200, gt=0)
+    memory_bytes: int = Field(16 * 2**30, gt=0)
+    open_files: int = Field(256, gt=0)
+    file_bytes: int = Field(64 * 2**20, gt=0)
+
+
+class Child:
+    """One child. Use as a context manager: leaving kills it and everything in its session.
+
+    Every method raises:
+        TrainingTimedOut: when the wall time or the CPU time is used up.
+        TrainingFailed: when the child is gone.
+        NodeStopping: when `stop` is set.
+    """
+
+    def __init__(
+        self, scratch: Path, limits: ChildLimits, wall_seconds: float, stop: threading.Event
+    ) -> None:
+        self._limits = limits
+        self._wall_seconds = wall_seconds
+        self._deadline = time.monotonic() + wall_seconds
+        self._stop = stop
+        self._outgoing = memoryview(b"")
+        self._incoming = bytearray()
+        self._wanted = 0
+        self._stderr = bytearray()
+        self._process = subprocess.Popen(
+            # -I: neither the environment nor the working directory can add code.
+            [sys.executable, "-I", trainee.__file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            cwd=scratch,
+            env=_environment(scratch),
+            start_new_session=True,
+        )
+        try:
+            for limit, value in _limits(limits):
+                resource.prlimit(self._process.pid, limit, value)
+            self._stdin = cast(IO[bytes], self._process.stdin)
+            self._stdout = cast(IO[bytes], self._process.stdout)
+            self._stderr_pipe = cast(IO[bytes], self._process.stderr)
+            self._selector = selectors.DefaultSelector()
+            for pipe in (self._stdin, self._stdout, self._stderr_pipe):
+                os.set_blocking(pipe.fileno(), False)
+            self._selector.register(self._stderr_pipe, selectors.EVENT_READ, self._take_stderr)
+        except BaseException:
+            self.kill()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.kill()
+        self._selector.close()
+        for pipe in (self._stdin, self._stdout, self._stderr_pipe):
+            pipe.close()
+
+    def kill(self) -> None:
+        """End the child and whatever it started in its session; harmless when it is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    @property
+    def pid(self) -> int:
+        """The process id, which is also its session's."""
+        return self._process.pid
+
+    def last_words(self) -> bytes:
+        """The end of what the child wrote to stderr, once it is done. It may hold records: keep it.
+
+        A child that is not done in a few seconds is killed.
+        """
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_EXIT_SECONDS)
+        self.kill()
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self._stderr_pipe.fileno(), 1 << 16):
+                self._keep_stderr(data)
+        return bytes(self._stderr)
+
+    def send(self, header: Mapping[str, Any], payload: bytes = b"") -> None:
+        """Write one frame; returns when the pipe has taken all of it."""
+        self._outgoing = memoryview(trainee.encode_frame(header, payload))
+        self._selector.register(self._stdin, selectors.EVENT_WRITE, self._give)
+        try:
+            self._pump(lambda: not self._outgoing)
+        finally:
+            self._selector.unregister(self._stdin)
+
+    def receive(self, max_payload: int) -> tuple[dict[str, Any], bytes]:
+        """Read one frame with at most `max_payload` bytes of payload.
+
+        Raises:
+            ProtocolViolation: when it is none, or larger.
+        """
+        prefix = self._read(trainee.PREFIX.size)
+        header_size, payload_size = trainee.PREFIX.unpack(prefix)
+        if header_size > trainee.MAX_HEADER_BYTES or payload_size > max_payload:
+            raise ProtocolViolation(
+                f"a frame of {header_size} + {payload_size} bytes, where"
+                f" {trainee.MAX_HEADER_BYTES} + {max_payload} are allowed"
+            )
+        try:
+            header = json.loads(self._read(header_size))
+        except (ValueError, RecursionError) as error:
+            raise ProtocolViolation("a frame's header is not JSON") from error
+        if not isinstance(header, dict) or not isinstance(header.get("kind"), str):
+            raise ProtocolViolation("a frame's header names no kind")
+        return header, self._read(payload_size)
+
+    def _read(self, size: int) -> bytes:
+        self._wanted = size
+        self._selector.register(self._stdout, selectors.EVENT_READ, self._take_stdout)
+        try:
+            self._pump(lambda: len(self._incoming) == size)
+        finally:
+            self._selector.unregister(self._stdout)
+        data = bytes(self._incoming)
+        self._incoming.clear()
+        return data
+
+    def _pump(self, done: Callable[[], bool]) -> None:
+        while not done():
+            remaining = self._deadline - time.monotonic()
+            if remaining <= 0:
+                raise TrainingTimedOut(self._wall_seconds)
+            if self._stop.is_set():
+                raise NodeStopping
+            for key, _ in self._selector.select(min(remaining, _STOP_CHECK_SECONDS)):
+                key.data()
+
+    def _give(self) -> None:
+        try:
+            sent = os.write(self._stdin.fileno(), self._outgoing)
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            raise self._ended() from None
+        self._outgoing = self._outgoing[sent:]
+
+    def _take_stdout(self) -> None:
+        # Never more than is wanted: what the parent holds is bounded by the frame it accepts.
+        room = min(self._wanted - len(self._incoming), 1 << 16)
+        data = os.read(self._stdout.fileno(), room)
+        if not data:
+            raise self._ended()
+        self._incoming += data
+
+    def _take_stderr(self) -> None:
+        data = os.read(self._stderr_pipe.fileno(), 1 << 16)
+        if not data:
+            self._selector.unregister(self._stderr_pipe)
+            return
+        self._keep_stderr(data)
+
+    def _keep_stderr(self, data: bytes) -> None:
+        self._stderr += data
+        del self._stderr[:-STDERR_TAIL_BYTES]
+
+    def _ended(self) -> TrainingFailed | TrainingTimedOut:
+        """Why the child closed its pipe, as an error."""
+        try:
+            status = self._process.wait(_EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return TrainingFailed("it closed its pipes and went on", self.last_words())
+        if status == -signal.SIGXCPU:
+            return TrainingTimedOut(self._limits.cpu_seconds, "CPU")
+        if status < 0:
+            return TrainingFailed(f"killed by {signal.Signals(-status).name}", self.last_words())
+        return TrainingFailed(f"it exited with status {status}", self.last_words())
+
+
+def _limits(limits: ChildLimits) -> tuple[tuple[int, tuple[int, int]], ...]:
+    cpu = limits.cpu_seconds
+    return (
+        # At the soft limit SIGXCPU says why; a child that ignores it is killed a second later.
+        (resource.RLIMIT_CPU, (cpu, cpu + 1)),
+        (resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes)),
+        (resource.RLIMIT_NOFILE, (limits.open_files, limits.open_files)),
+        (resource.RLIMIT_FSIZE, (limits.file_bytes, limits.file_bytes)),
+        (resource.RLIMIT_CORE, (0, 0)),
+    )
+
+
+def _environment(scratch: Path) -> dict[str, str]:
+    """All that the child gets: no key, proxy or path of the node's."""
+    return {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(scratch),
+        "TMPDIR": str(scratch),
+        "LANG": "C.UTF-8",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+    }

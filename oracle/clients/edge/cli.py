@@ -1,0 +1,152 @@
+"""`rapha-edge`: the hospital's node."""
+
+import json
+import logging
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+from typing import Annotated
+
+import structlog
+import typer
+from pydantic import ValidationError
+
+from oracle.client import OracleClient
+from oracle.clients.edge.config import EdgeSettings
+from oracle.clients.edge.dataset import CommittedDataset, breast_cancer, commit, open_dataset_key
+from oracle.clients.edge.devplatform import DevPlatform
+from oracle.clients.edge.errors import KeyFileInvalid
+from oracle.clients.edge.node import Node, build_profile
+from oracle.clients.edge.signer import EnclaveSigner, configuration_digest, measurement
+from oracle.clients.hub.client import HubClient
+from settlement.deployment import load_deployment
+from settlement.errors import RaphaError
+from settlement.types import to_hex
+
+_TIMEOUT_SECONDS = 10.0
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+log = structlog.get_logger(__name__)
+
+
+@app.command()
+def run() -> None:
+    """Run the node until it gets SIGTERM or SIGINT. Configured by RAPHA_EDGE_… variables."""
+    settings = _settings()
+    _configure_logs(settings.log_level)
+    stop = threading.Event()
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    try:
+        _run(settings, stop)
+    except RaphaError as error:
+        log.error("node_ended", code=error.code, detail=str(error))
+        raise typer.Exit(1) from error
+
+
+@app.command(name="measurement")
+def show_measurement(as_json: AsJson = False) -> None:
+    """Print the enclave's measurement, which governance has to allow."""
+    value = to_hex(measurement())
+    typer.echo(json.dumps({"measurement": value}) if as_json else value)
+
+
+@app.command(name="profile")
+def show_profile(as_json: AsJson = False) -> None:
+    """Print the dataset profile that the node would publish."""
+    settings = _settings()
+    profile = build_profile(settings, _committed(settings))
+    if as_json:
+        typer.echo(profile.model_dump_json())
+        return
+    for name, value in profile.model_dump(mode="json").items():
+        typer.echo(f"{name}: {', '.join(value) if isinstance(value, list) else value}")
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+def _run(settings: EdgeSettings, stop: threading.Event) -> None:
+    deployment = load_deployment(settings.deployment_file)
+    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    signer = EnclaveSigner.open(settings.state_dir / "enclave", chain_id=deployment.chain_id)
+    platform = DevPlatform.open(
+        settings.platform_dir, int(time.time()), chain_id=deployment.chain_id
+    )
+    committed = _committed(settings)
+    log.info(
+        "starting",
+        node_id=settings.node_id,
+        enclave_key=signer.enclave_key,
+        measurement=to_hex(measurement()),
+        configuration=to_hex(configuration_digest(settings.limits)),
+        records=len(committed.dataset),
+    )
+    with (
+        OracleClient(settings.oracle_url, timeout=_TIMEOUT_SECONDS) as oracle,
+        HubClient(settings.hub_url, _hub_key(settings), timeout=_TIMEOUT_SECONDS) as hub,
+    ):
+        Node(
+            settings,
+            deployment,
+            committed=committed,
+            signer=signer,
+            platform=platform,
+            oracle=oracle,
+            hub=hub,
+            clock=lambda: int(time.time()),
+            stop=stop,
+        ).run()
+
+
+def _committed(settings: EdgeSettings) -> CommittedDataset:
+    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return commit(breast_cancer(), open_dataset_key(settings.state_dir / "dataset.key"))
+
+
+def _hub_key(settings: EdgeSettings) -> str:
+    try:
+        key = settings.hub_key_file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        key = ""
+    if not key:
+        raise KeyFileInvalid(settings.hub_key_file, "the node's API key for the hub")
+    return key
+
+
+def _settings() -> EdgeSettings:
+    try:
+        return EdgeSettings()
+    except ValidationError as error:
+        for fault in error.errors():
+            name = "__".join(str(part) for part in fault["loc"]).upper()
+            typer.echo(f"RAPHA_EDGE_{name}: {fault['msg']}", err=True)
+        raise typer.Exit(2) from error
+
+
+def _configure_logs(level: str) -> None:
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
+        # Looked up each time: whoever replaces stderr gets what is logged from then on.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Configuration of the hospital's node: environment variables named RAPHA_EDGE_…"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from oracle.clients.edge.child import ChildLimits
+
+
+class EdgeSettings(BaseSettings):
+    """All that a node needs to know. Prices are USDC base units, times seconds.
+
+    `limits` bounds the training process (JSON, or RAPHA_EDGE_LIMITS__WALL_SECONDS and so on).
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="RAPHA_EDGE_", env_nested_delimiter="__", frozen=True
+    )
+
+    node_id: int = Field(gt=0)
+    oracle_url: str
+    hub_url: str
+    hub_key_file: Path
+    deployment_file: Path
+    state_dir: Path
+    platform_dir: Path
+
+    price_per_record: int = Field(ge=0)
+    price_per_epoch: int = Field(ge=0)
+    description: str = "Breast Cancer Wisconsin (Diagnostic): 569 records of 30 measurements"
+
+    receipt_every_records: int = Field(128, gt=0)
+    receipt_every_seconds: float = Field(5.0, gt=0)
+    receipt_interval_seconds: float = Field(0.5, ge=0)
+    poll_seconds: float = Field(0.5, gt=0)
+    attestation_seconds: float = Field(120.0, gt=0)
+    reattest_margin_seconds: int = Field(600, ge=0)
+    rejection_patience_seconds: float = Field(30.0, ge=0)
+    output_limit_bytes: int = Field(256 * 2**20, gt=0)
+    limits: ChildLimits = ChildLimits()
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

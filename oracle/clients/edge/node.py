@@ -1,0 +1,447 @@
+"""The hospital's node: attests, offers its dataset, trains leased jobs, settles and delivers.
+
+Whatever it does next follows from what is on disk, so it can be killed at any time: a leased job
+goes on from its journal, a trained one from its weights, a settled one from its sealed delivery.
+"""
+
+import fcntl
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+from pydantic import ValidationError
+
+from oracle.client import JobState, JobStatus, OracleRefused, ReceiptStatus, Status
+from oracle.clients.edge import policy
+from oracle.clients.edge.assignment import check_terms, open_bundle
+from oracle.clients.edge.attestor import AttestationApi, Attestor
+from oracle.clients.edge.bundle import Bundle
+from oracle.clients.edge.config import EdgeSettings
+from oracle.clients.edge.courier import Courier, Daemon, ProgressApi, ReceiptApi, Reporter
+from oracle.clients.edge.dataset import CommittedDataset
+from oracle.clients.edge.durable import write_atomically
+from oracle.clients.edge.errors import (
+    JournalInvalid,
+    NodeStopping,
+    ReceiptRejected,
+    SettlementTimedOut,
+    StateInUse,
+    TermsRefused,
+    TrainingFailed,
+)
+from oracle.clients.edge.loader import Counters, Meter, RaphaDataLoader
+from oracle.clients.edge.outbox import POSTED, Entry, Outbox
+from oracle.clients.edge.pacer import Pacer
+from oracle.clients.edge.patience import Patience
+from oracle.clients.edge.signer import EnclaveSigner, QuotePlatform, configuration_digest
+from oracle.clients.edge.trainer import TrainingResult, loader_settings, train
+from oracle.clients.hub.client import HubRefused
+from oracle.clients.hub.messages import (
+    ArtifactName,
+    DatasetProfile,
+    Failure,
+    JobAssignment,
+    JobView,
+    OutputPolicy,
+    Progress,
+)
+from settlement.delivery import seal
+from settlement.deployment import Deployment
+from settlement.digests import canonical_json, output_digest
+from settlement.eip712 import receipt_digest
+from settlement.errors import RaphaError
+from settlement.models import Receipt
+from settlement.types import ZERO_BYTES32, to_hex
+
+_BESIDE_SECONDS = 0.2
+_MAX_DETAIL = 2000
+
+log = structlog.get_logger(__name__)
+
+
+class OracleApi(AttestationApi, ReceiptApi, Protocol):
+    """What the node needs of `oracle.client.OracleClient`."""
+
+    def job(self, job_id: bytes) -> JobStatus: ...
+
+
+class HubApi(ProgressApi, Protocol):
+    """What the node needs of `oracle.clients.hub.client.HubClient`."""
+
+    def put_profile(self, profile: DatasetProfile) -> DatasetProfile: ...
+    def lease(self, node_id: int) -> JobAssignment | None: ...
+    def put_artifact(self, job_id: bytes, name: ArtifactName, data: bytes) -> JobView: ...
+    def report_failure(self, job_id: bytes, failure: Failure) -> JobView: ...
+
+
+class JobFiles:
+    """What is on disk about one job. `weights` is written last: it stands for the whole result."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.journal = directory / "meter.journal"
+        self.receipts = directory / "receipts"
+        self.metrics = directory / "metrics.json"
+        self.weights = directory / "weights.safetensors"
+        self.sealed = directory / "weights.sealed"
+        self.delivered = directory / "delivered"
+        self.failure = directory / "failure.json"
+        self.stderr = directory / "stderr.txt"
+
+
+def build_profile(settings: EdgeSettings, committed: CommittedDataset) -> DatasetProfile:
+    """The offer that the node publishes."""
+    dataset = committed.dataset
+    return DatasetProfile(
+        node_id=settings.node_id,
+        dataset_digest=committed.digest,
+        modality=dataset.modality,
+        schema_=(*(f"{column}:float32" for column in dataset.columns), "label:int64"),
+        record_count=len(dataset),
+        price_per_record=settings.price_per_record,
+        price_per_epoch=settings.price_per_epoch,
+        description=settings.description,
+    )
+
+
+class Node:
+    """One hospital's node. `run` returns after `stop` is set; everything it holds is released."""
+
+    def __init__(
+        self,
+        settings: EdgeSettings,
+        deployment: Deployment,
+        *,
+        committed: CommittedDataset,
+        signer: EnclaveSigner,
+        platform: QuotePlatform,
+        oracle: OracleApi,
+        hub: HubApi,
+        clock: Callable[[], int],
+        stop: threading.Event,
+    ) -> None:
+        self._settings = settings
+        self._deployment = deployment
+        self._committed = committed
+        self._signer = signer
+        self._oracle = oracle
+        self._hub = hub
+        self._clock = clock
+        self._stop = stop
+        self._patience = Patience(stop)
+        self._profile = build_profile(settings, committed)
+        self._scratch = settings.state_dir / "scratch"
+        self._jobs = settings.state_dir / "jobs"
+        self._attestor = Attestor(
+            oracle=oracle,
+            signer=signer,
+            platform=platform,
+            deployment=deployment,
+            node_id=settings.node_id,
+            configuration=configuration_digest(settings.limits),
+            margin=settings.reattest_margin_seconds,
+            timeout=settings.attestation_seconds,
+            poll_seconds=settings.poll_seconds,
+            clock=clock,
+            stop=stop,
+            patience=self._patience,
+        )
+        self._courier = Courier(oracle, self._patience)
+        self._reporter = Reporter(hub)
+        self._post = Daemon("courier", self._courier.step, _BESIDE_SECONDS, stop)
+        self._beside = (
+            self._post,
+            Daemon("reporter", self._reporter.step, _BESIDE_SECONDS, stop),
+            Daemon("attestor", self._attestor.ensure, 1.0, stop),
+        )
+
+    def run(self) -> None:
+        """Work until stopped.
+
+        Raises:
+            StateInUse: when another node works with the same state directory.
+            AttestationRefused: when the oracle refuses the node's evidence for good.
+            HubRefused: when the hub refuses the node's key or its profile.
+        """
+        with self._exclusive_state():
+            self._clear_scratch()
+            # Receipts that an earlier run signed are owed to the oracle, whatever came of the job.
+            for directory in sorted(self._jobs.glob("*/receipts")):
+                self._courier.serve(Outbox(directory))
+            try:
+                self._patience.call(self._attestor.ensure)
+                for daemon in self._beside:
+                    daemon.start()
+                self._patience.call(self._hub.put_profile, self._profile)
+                log.info("ready", node_id=self._settings.node_id)
+                self._take_jobs()
+            except NodeStopping:
+                log.info("stopping")
+            finally:
+                self._stop.set()
+                for daemon in self._beside:
+                    daemon.wake()
+                    if daemon.is_alive():
+                        daemon.join(timeout=0.5)
+                self._clear_scratch()
+            for daemon in self._beside:
+                if daemon.failure is not None:
+                    raise daemon.failure
+
+    def _take_jobs(self) -> None:
+        while not self._stop.is_set():
+            assignment = self._patience.call(self._hub.lease, self._settings.node_id)
+            if assignment is not None:
+                self._serve(assignment)
+            self._stop.wait(self._settings.poll_seconds)
+
+    def _serve(self, assignment: JobAssignment) -> None:
+        """Bring one job to its end; an error of the job's is reported to the hub, by name."""
+        files = JobFiles(self._jobs / assignment.job_id.hex())
+        if files.failure.exists():
+            self._report_failure(assignment.job_id, _read_failure(files.failure))
+            return
+        with structlog.contextvars.bound_contextvars(job_id=to_hex(assignment.job_id)):
+            try:
+                self._finish(assignment, files)
+            except NodeStopping:
+                raise
+            except RaphaError as error:
+                if isinstance(error, TrainingFailed):
+                    # For the hospital's own operator; it may hold records.
+                    write_atomically(files.stderr, error.stderr)
+                failure = Failure(code=error.code, detail=str(error)[:_MAX_DETAIL])
+                write_atomically(files.failure, failure.model_dump_json().encode())
+                log.error("job_failed", code=failure.code, detail=failure.detail)
+                self._report_failure(assignment.job_id, failure)
+
+    def _finish(self, assignment: JobAssignment, files: JobFiles) -> None:
+        trained = files.weights.exists()
+        # Trained work is paid through the grace period, so its deadline no longer matters here.
+        check_terms(
+            assignment,
+            self._profile,
+            self._deployment.vault_domain,
+            now=0 if trained else self._clock(),
+        )
+        outbox = Outbox(files.receipts)
+        self._courier.serve(outbox)
+        if not trained:
+            bundle = open_bundle(assignment)
+            policy.check_before_training(
+                assignment.policy, self._profile, output_limit=self._settings.output_limit_bytes
+            )
+            self._require_escrow(assignment)
+            log.info("job_started", framework=bundle.manifest.framework, epochs=assignment.epochs)
+            self._train(assignment, bundle, files, outbox)
+        entry = self._sign_completion(assignment, files, outbox)
+        self._await_settlement(assignment, outbox, entry)
+        self._deliver(assignment, files, outbox)
+
+    def _require_escrow(self, assignment: JobAssignment) -> None:
+        """The hub's word is not enough to work for: the oracle must know the job as open."""
+        try:
+            job = self._patience.call(self._oracle.job, assignment.job_id)
+        except OracleRefused as error:
+            raise TermsRefused("escrow", "open on chain", error.code) from error
+        if job.state is not JobState.OPEN or job.funded < assignment.terms.budget:
+            raise TermsRefused(
+                "escrow",
+                f"OPEN with {assignment.terms.budget}",
+                f"{job.state} with {job.funded}",
+            )
+
+    def _train(
+        self, assignment: JobAssignment, bundle: Bundle, files: JobFiles, outbox: Outbox
+    ) -> None:
+        settings, job_id = self._settings, assignment.job_id
+        batch_size, seed = loader_settings(bundle.manifest.hyperparameters)
+        with Meter(files.journal, self._committed, job_id) as meter:
+            loader = RaphaDataLoader(self._committed, meter, batch_size=batch_size, seed=seed)
+            pacer = Pacer(
+                _last_counters(outbox),
+                every_records=settings.receipt_every_records,
+                every_seconds=settings.receipt_every_seconds,
+                interval=settings.receipt_interval_seconds,
+            )
+
+            def progress(counters: Counters, metrics: dict[str, float]) -> None:
+                policy.check_metrics(assignment.policy, metrics.keys())
+                if pacer.due(counters):
+                    self._sign(job_id, counters, outbox)
+                    self._reporter.update(job_id, _progress(assignment, counters, metrics))
+
+            result = train(
+                bundle,
+                loader,
+                epochs=assignment.epochs,
+                max_output_bytes=assignment.policy.max_output_bytes,
+                limits=settings.limits,
+                wall_seconds=min(
+                    settings.limits.wall_seconds, assignment.terms.deadline - self._clock()
+                ),
+                scratch_root=self._scratch,
+                stop=self._stop,
+                progress=progress,
+            )
+            counters = loader.counters
+        metrics = _metrics(result, assignment.policy)
+        dataset = self._committed.dataset
+        policy.check_before_release(
+            assignment.policy,
+            result.weights,
+            metrics,
+            records=counters.records,
+            record_shapes={len(dataset), len(dataset.training), len(dataset.holdout)},
+        )
+        write_atomically(files.metrics, canonical_json(metrics))
+        write_atomically(files.weights, result.weights)
+        self._reporter.update(job_id, _progress(assignment, counters, {}))
+        log.info(
+            "job_trained",
+            records=counters.records,
+            epochs=counters.epochs,
+            accuracy=result.accuracy,
+        )
+
+    def _sign(
+        self, job_id: bytes, counters: Counters, outbox: Outbox, output: bytes = ZERO_BYTES32
+    ) -> Entry:
+        receipt = Receipt(
+            job_id=job_id,
+            records=counters.records,
+            epochs=counters.epochs,
+            records_root=counters.records_root,
+            output_digest=output,
+            complete=output != ZERO_BYTES32,
+        )
+        entry = outbox.add(self._signer.sign_receipt(receipt, self._deployment.vault_domain))
+        self._post.wake()
+        log.info(
+            "receipt_signed",
+            records=receipt.records,
+            epochs=receipt.epochs,
+            complete=receipt.complete,
+        )
+        return entry
+
+    def _sign_completion(self, assignment: JobAssignment, files: JobFiles, outbox: Outbox) -> Entry:
+        with Meter(files.journal, self._committed, assignment.job_id) as meter:
+            counters = meter.counters
+        digest = output_digest(files.weights.read_bytes(), files.metrics.read_bytes())
+        return self._sign(assignment.job_id, counters, outbox, digest)
+
+    def _await_settlement(self, assignment: JobAssignment, outbox: Outbox, entry: Entry) -> None:
+        """Return when the oracle reports the completing receipt as final on chain."""
+        digest = receipt_digest(entry.signed.receipt, self._deployment.vault_domain)
+        until = assignment.terms.deadline + self._deployment.grace_period
+        rejected_since: int | None = None
+        while self._clock() <= until:
+            fate = outbox.fate(entry)
+            if fate is not None and fate != POSTED:
+                raise ReceiptRejected(digest, fate)
+            status = self._receipt_status(digest, outbox, entry) if fate == POSTED else None
+            if status is not None and status.status is Status.SETTLED:
+                log.info("job_settled", amount=status.amount)
+                return
+            if status is None or status.status is not Status.REJECTED:
+                rejected_since = None
+            elif rejected_since is None:
+                rejected_since = self._clock()
+            # The oracle judges anew when a fact changes, as a renewed attestation does.
+            elif self._clock() - rejected_since >= self._settings.rejection_patience_seconds:
+                raise ReceiptRejected(digest, status.reason or "Rejected")
+            if self._stop.wait(self._settings.poll_seconds):
+                raise NodeStopping
+        raise SettlementTimedOut(assignment.job_id, until)
+
+    def _receipt_status(self, digest: bytes, outbox: Outbox, entry: Entry) -> ReceiptStatus | None:
+        try:
+            return self._patience.call(self._oracle.receipt, digest)
+        except OracleRefused as error:
+            # The oracle had it and lost it, by a restored backup for one: it gets it again.
+            log.warning("receipt_lost", code=error.code, detail=error.detail)
+            outbox.reopen(entry)
+            self._post.wake()
+            return None
+
+    def _deliver(self, assignment: JobAssignment, files: JobFiles, outbox: Outbox) -> None:
+        if not files.sealed.exists():
+            # Kept, since sealing again gives other bytes, and the hub takes each artifact once.
+            sealed = seal(
+                files.weights.read_bytes(),
+                assignment.result_key,
+                chain_id=self._deployment.chain_id,
+                vault=self._deployment.vault,
+                job_id=assignment.job_id,
+            )
+            write_atomically(files.sealed, sealed)
+        self._reporter.step()  # the last progress, before the job is no longer running
+        receipts = [signed.model_dump(mode="json") for signed in outbox.receipts]
+        for name, data in (
+            (ArtifactName.RECEIPTS, canonical_json(receipts)),
+            (ArtifactName.METRICS, files.metrics.read_bytes()),
+            (ArtifactName.WEIGHTS, files.sealed.read_bytes()),
+        ):
+            self._patience.call(self._hub.put_artifact, assignment.job_id, name, data)
+        write_atomically(files.delivered, b"")
+        log.info("job_delivered")
+
+    def _report_failure(self, job_id: bytes, failure: Failure) -> None:
+        try:
+            self._patience.call(self._hub.report_failure, job_id, failure)
+        except HubRefused as error:
+            log.error("failure_not_reported", code=error.code, detail=error.detail)
+
+    def _clear_scratch(self) -> None:
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @contextmanager
+    def _exclusive_state(self) -> Iterator[None]:
+        self._settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self._settings.state_dir / "lock"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise StateInUse(self._settings.state_dir) from None
+        finally:
+            os.close(descriptor)
+
+
+def _last_counters(outbox: Outbox) -> Counters:
+    receipts = outbox.receipts
+    if not receipts:
+        return Counters(0, 0, ZERO_BYTES32)
+    last = receipts[-1].receipt
+    return Counters(last.records, last.epochs, last.records_root)
+
+
+def _progress(assignment: JobAssignment, counters: Counters, metrics: dict[str, float]) -> Progress:
+    return Progress(
+        records=counters.records,
+        epochs=counters.epochs,
+        epochs_total=assignment.epochs,
+        metrics=metrics,
+    )
+
+
+def _metrics(result: TrainingResult, allowed: OutputPolicy) -> dict[str, float | list[float]]:
+    metrics: dict[str, float | list[float]] = dict(result.reports)
+    if policy.ACCURACY in allowed.allowed_metrics:
+        metrics[policy.ACCURACY] = result.accuracy
+    return metrics
+
+
+def _read_failure(path: Path) -> Failure:
+    try:
+        return Failure.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise JournalInvalid(path, "it is no failure report") from error

@@ -1,0 +1,220 @@
+"""Trains a bundle on metered records: the trusted side of the protocol with the child."""
+
+import builtins
+import importlib.util
+import math
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from oracle.clients.edge.bundle import Bundle
+from oracle.clients.edge.child import Child, ChildLimits
+from oracle.clients.edge.errors import (
+    FrameworkMissing,
+    HyperparameterInvalid,
+    ProtocolViolation,
+    TrainingFailed,
+)
+from oracle.clients.edge.loader import Batch, Counters, RaphaDataLoader
+
+VERSION = "rapha.trainer.v1"
+BATCH_SIZES = range(1, 4097)
+SEEDS = range(2**32)
+DEFAULT_BATCH_SIZE = 32
+MAX_METRICS_PER_REPORT = 16
+MAX_METRIC_NAME = 64
+FRAMEWORK_MODULES = {"pytorch": "torch", "tensorflow": "tensorflow", "jax": "jax"}
+
+Progress = Callable[[Counters, dict[str, float]], None]
+
+
+class TrainingResult(NamedTuple):
+    """What a training gives: safetensors bytes, and metrics of at most one value an epoch."""
+
+    weights: bytes
+    accuracy: float
+    reports: dict[str, list[float]]
+
+
+def loader_settings(hyperparameters: dict[str, Any]) -> tuple[int, int]:
+    """Batch size and shuffle seed, which the trusted loader takes from the bundle's manifest.
+
+    Raises:
+        HyperparameterInvalid: when one is there and is not a whole number in its range.
+    """
+
+    def choose(name: str, allowed: range, default: int) -> int:
+        value = hyperparameters.get(name, default)
+        if type(value) is not int or value not in allowed:
+            raise HyperparameterInvalid(name, allowed)
+        return value
+
+    return choose("batch_size", BATCH_SIZES, DEFAULT_BATCH_SIZE), choose("seed", SEEDS, 0)
+
+
+def train(
+    bundle: Bundle,
+    loader: RaphaDataLoader,
+    *,
+    epochs: int,
+    max_output_bytes: int,
+    limits: ChildLimits,
+    wall_seconds: float,
+    scratch_root: Path,
+    stop: threading.Event,
+    progress: Progress,
+) -> TrainingResult:
+    """Run the bundle's code over at most `epochs` epochs and judge its model on the held-out part.
+
+    `progress` is called after each delivery with the counters, and the latest reported metrics. The
+    child works in a new directory under `scratch_root`, which is removed in any case.
+
+    Raises:
+        FrameworkMissing: before anything is started.
+        TrainingFailed, TrainingTimedOut, ProtocolViolation, NodeStopping: see `errors`.
+    """
+    framework = FRAMEWORK_MODULES[bundle.manifest.framework]
+    if importlib.util.find_spec(framework) is None:
+        raise FrameworkMissing(framework)
+    batch_size, _ = loader_settings(bundle.manifest.hyperparameters)
+    scratch = Path(tempfile.mkdtemp(prefix="job-", dir=scratch_root))
+    try:
+        code = scratch / "bundle"
+        bundle.write_to(code)
+        with Child(scratch, limits, wall_seconds, stop) as child:
+            job = {
+                "bundle": str(code),
+                "entry_point": bundle.manifest.entry_point,
+                "hyperparameters": bundle.manifest.hyperparameters,
+                "epochs": epochs,
+                "features": loader.features,
+                "records": loader.training_records,
+                "batch_size": batch_size,
+            }
+            child.send({"kind": "job", **job})
+            return _Conversation(child, loader, epochs, max_output_bytes, progress).hold()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+class _Conversation:
+    """Answers the child's requests, in the order the protocol allows, until there is a result."""
+
+    def __init__(
+        self,
+        child: Child,
+        loader: RaphaDataLoader,
+        epochs: int,
+        max_output_bytes: int,
+        progress: Progress,
+    ) -> None:
+        self._child = child
+        self._loader = loader
+        self._epochs = epochs
+        self._max_output_bytes = max_output_bytes
+        self._progress = progress
+        self._epoch = -1
+        self._batches: Iterator[Batch] = iter(())
+        self._ended = True
+        self._reported_epoch = -1
+        self._reports: dict[str, list[float]] = {}
+        self._latest: dict[str, float] = {}
+        self._asked_holdout = False
+        self._accuracy: float | None = None
+
+    def hold(self) -> TrainingResult:
+        answers = {
+            "next": self._next,
+            "metrics": self._metrics,
+            "holdout": self._holdout,
+            "predictions": self._predictions,
+        }
+        while True:
+            header, payload = self._child.receive(self._max_output_bytes)
+            kind = header.pop("kind")
+            if kind == "result":
+                return self._result(payload)
+            if kind == "failed":
+                name = header.get("error")
+                kind_of = getattr(builtins, name, None) if isinstance(name, str) else None
+                known = isinstance(kind_of, type) and issubclass(kind_of, BaseException)
+                raise TrainingFailed(
+                    f"its code raised {name}" if known else "its code raised an error",
+                    self._child.last_words(),
+                )
+            if kind not in answers:
+                raise ProtocolViolation("a frame of an unknown kind")
+            answers[kind](header, payload)
+
+    def _next(self, header: dict[str, Any], payload: bytes) -> None:
+        epoch = header.get("epoch")
+        if type(epoch) is not int or payload:
+            raise ProtocolViolation("a request for a batch names no epoch, or carries a payload")
+        if epoch == self._epoch + 1 and epoch < self._epochs and not self._asked_holdout:
+            self._epoch = epoch
+            self._batches = self._loader.epoch(epoch)
+        elif epoch != self._epoch or self._ended:
+            raise ProtocolViolation("a request for a batch of another epoch than is due")
+        batch = next(self._batches, None)
+        self._ended = batch is None
+        if batch is None:
+            self._child.send({"kind": "end"})
+        else:
+            arrays = {"x": batch.features, "y": batch.labels.astype(np.float32)}
+            self._child.send({"kind": "batch"}, save(arrays))
+        self._progress(self._loader.counters, self._latest)
+
+    def _metrics(self, header: dict[str, Any], payload: bytes) -> None:
+        values = header.get("values")
+        if self._reported_epoch == self._epoch:
+            raise ProtocolViolation("a report of metrics before an epoch, or a second one in it")
+        if not isinstance(values, dict) or not 0 < len(values) <= MAX_METRICS_PER_REPORT or payload:
+            raise ProtocolViolation("a report without metrics, or with too many")
+        for name, value in values.items():
+            if len(name) > MAX_METRIC_NAME or not name.isidentifier():
+                raise ProtocolViolation("a metric's name is not a short identifier")
+            if type(value) is not float or not math.isfinite(value):
+                raise ProtocolViolation(f"the metric {name} is not a finite number")
+        self._reported_epoch = self._epoch
+        for name, value in values.items():
+            self._reports.setdefault(name, []).append(value)
+        self._latest = dict(values)
+        self._child.send({"kind": "ok"})
+
+    def _holdout(self, header: dict[str, Any], payload: bytes) -> None:
+        if self._asked_holdout or header or payload:
+            raise ProtocolViolation("the held-out features can be asked for once, and plainly")
+        self._asked_holdout = True
+        self._ended = True
+        self._child.send({"kind": "holdout"}, save({"x": self._loader.holdout()}))
+        self._progress(self._loader.counters, self._latest)
+
+    def _predictions(self, header: dict[str, Any], payload: bytes) -> None:
+        if not self._asked_holdout or self._accuracy is not None or header:
+            raise ProtocolViolation("predictions are given once, for the held-out features")
+        try:
+            arrays = load(payload)
+        except (SafetensorError, KeyError) as error:
+            raise ProtocolViolation("the predictions are not safetensors") from error
+        labels = arrays.get("labels")
+        if (
+            len(arrays) != 1
+            or labels is None
+            or labels.dtype != np.int64
+            or labels.shape != (self._loader.holdout_records,)
+        ):
+            raise ProtocolViolation("the predictions are not one whole number per record")
+        self._accuracy = self._loader.accuracy(labels)
+        self._child.send({"kind": "ok"})
+
+    def _result(self, payload: bytes) -> TrainingResult:
+        if self._accuracy is None:
+            raise ProtocolViolation("a result before its model was judged on the held-out part")
+        return TrainingResult(payload, self._accuracy, self._reports)

@@ -1,0 +1,78 @@
+import json
+import threading
+
+import pytest
+from safetensors.numpy import load
+
+from oracle.clients.edge.bundle import Bundle, example, example_names
+from oracle.clients.edge.child import ChildLimits
+from oracle.clients.edge.dataset import breast_cancer, commit
+from oracle.clients.edge.loader import Meter, RaphaDataLoader
+from oracle.clients.edge.trainer import loader_settings, train
+
+EPOCHS = 8
+
+
+@pytest.fixture(scope="module")
+def wisconsin():
+    return commit(breast_cancer(), bytes(32))
+
+
+def run(bundle, wisconsin, directory, epochs=EPOCHS):
+    batch_size, seed = loader_settings(bundle.manifest.hyperparameters)
+    directory.mkdir()
+    with Meter(directory / "journal", wisconsin, bytes(32)) as meter:
+        loader = RaphaDataLoader(wisconsin, meter, batch_size=batch_size, seed=seed)
+        result = train(
+            bundle,
+            loader,
+            epochs=epochs,
+            max_output_bytes=1_000_000,
+            limits=ChildLimits(),
+            wall_seconds=120,
+            scratch_root=directory,
+            stop=threading.Event(),
+            progress=lambda counters, metrics: None,
+        )
+        return result, loader.counters
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_example_reaches_95_percent_on_held_out_records(framework, wisconsin, tmp_path):
+    pytest.importorskip(framework)
+    result, counters = run(example(f"breast_cancer_{framework}"), wisconsin, tmp_path / "first")
+    assert result.accuracy >= 0.95
+    assert counters[:2] == (569, EPOCHS)
+    losses = result.reports["loss"]
+    assert len(losses) == EPOCHS
+    assert losses[-1] < losses[0]
+    assert len(load(result.weights)) == 4
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_example_is_deterministic(framework, wisconsin, tmp_path):
+    pytest.importorskip(framework)
+    bundle = example(f"breast_cancer_{framework}")
+    first = run(bundle, wisconsin, tmp_path / "first", epochs=1)[0]
+    assert run(bundle, wisconsin, tmp_path / "second", epochs=1)[0] == first
+
+
+def test_examples_ship_with_the_package():
+    assert example_names() == ["breast_cancer_jax", "breast_cancer_torch"]
+
+
+def test_an_unknown_example_is_named():
+    with pytest.raises(FileNotFoundError, match="no example bundle other"):
+        example("other")
+
+
+def test_examples_state_their_epochs_and_loader_settings():
+    for name in example_names():
+        manifest = json.loads(example(name).files["manifest.json"])
+        assert manifest["hyperparameters"]["epochs"] == 100
+        assert loader_settings(manifest["hyperparameters"]) == (4, 7)
+
+
+def test_an_example_goes_through_its_archive_unchanged():
+    bundle = example("breast_cancer_torch")
+    assert Bundle.from_zip(bundle.to_zip()) == bundle

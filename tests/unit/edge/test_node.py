@@ -1,0 +1,639 @@
+"""The whole node against an oracle and a hub in memory, which check what a real one would check."""
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from eth_utils import keccak
+from safetensors.numpy import load
+
+import oracle.clients.edge.node as node_module
+import oracle.clients.edge.outbox as outbox_module
+import oracle.clients.edge.signer as signer_module
+from oracle.client import (
+    AttestationStatus,
+    ChallengeSet,
+    JobState,
+    JobStatus,
+    NodeStatus,
+    OracleRefused,
+    OracleUnavailable,
+    ReceiptStatus,
+    Status,
+)
+from oracle.clients.edge.child import ChildLimits
+from oracle.clients.edge.config import EdgeSettings
+from oracle.clients.edge.devplatform import DevPlatform
+from oracle.clients.edge.durable import write_atomically
+from oracle.clients.edge.errors import AttestationRefused, AttestationTimedOut, StateInUse
+from oracle.clients.edge.node import Node
+from oracle.clients.edge.signer import EnclaveSigner, measurement
+from oracle.clients.hub.client import HubRefused, HubUnavailable
+from oracle.clients.hub.messages import JobAssignment
+from settlement.delivery import open_sealed
+from settlement.digests import output_digest, result_key_digest
+from settlement.eip712 import job_id, receipt_digest, recover_signer
+from settlement.enclave import report_data
+from settlement.models import JobTerms, SignedReceipt, Work
+
+NOW = 1_800_000_000
+NODE_ID = 7
+EPOCHS = 2
+BUDGET = 40 * 100 + EPOCHS * 10
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL at one place."""
+
+
+class Oracle:
+    """Holds what an oracle would know; each receipt settles when it was asked for once."""
+
+    def __init__(self, deployment, clock):
+        self.deployment = deployment
+        self.clock = clock
+        self.validity = 3600
+        self.registered: dict[str, int] = {}
+        self.challenges = (bytes([1] * 32), bytes([2] * 32))
+        self.refuse_attestation: list[OracleRefused] = []
+        self.receipts: dict[bytes, SignedReceipt] = {}
+        self.asked: set[bytes] = set()
+        self.jobs: dict[bytes, JobStatus] = {}
+        self.verdict: tuple[Status, str | None] = (Status.SETTLED, None)
+        self.down = threading.Event()
+        self.attestations = 0
+
+    def _up(self):
+        if self.down.is_set():
+            raise OracleUnavailable("http://oracle", "connection refused")
+
+    def create_challenge(self, node_id, enclave_key):
+        self._up()
+        nonce = keccak(b"".join(sorted(self.challenges)))
+        return ChallengeSet(challenges=self.challenges, nonce=nonce, expires_at=NOW + 60)
+
+    def submit_attestation(self, evidence):
+        self._up()
+        if self.refuse_attestation:
+            raise self.refuse_attestation.pop(0)
+        bound = report_data(
+            chain_id=self.deployment.chain_id,
+            registry=self.deployment.enclave_registry,
+            enclave_key=evidence.enclave_key,
+            encryption_key=evidence.encryption_key,
+            nonce=keccak(b"".join(sorted(evidence.challenges))),
+            configuration=evidence.configuration,
+        )
+        assert evidence.quote[48 + 320 : 48 + 384] == bound
+        assert evidence.quote[48 + 64 : 48 + 96] == measurement()
+        self.attestations += 1
+        self.registered[evidence.enclave_key] = self.clock() + self.validity
+        return self.attestation(bytes(32))
+
+    def attestation(self, digest):
+        return AttestationStatus(
+            digest=digest, node_id=NODE_ID, enclave_key="0x" + "77" * 20, status=Status.SETTLED
+        )
+
+    def nodes(self):
+        self._up()
+        return tuple(
+            NodeStatus(
+                node_id=NODE_ID,
+                enclave_key=key,
+                encryption_key=None,
+                measurement=measurement(),
+                expiry=expiry,
+                revoked=False,
+                valid=expiry > self.clock(),
+            )
+            for key, expiry in self.registered.items()
+        )
+
+    def submit_receipt(self, signed):
+        self._up()
+        digest = receipt_digest(signed.receipt, self.deployment.vault_domain)
+        assert recover_signer(digest, signed.signature) in self.registered
+        self.receipts[digest] = signed
+        return self._status(digest, Status.ACCEPTED)
+
+    def receipt(self, digest):
+        self._up()
+        if digest not in self.receipts:
+            raise OracleRefused("ReceiptUnknown", 404, "no such receipt", final=True, data={})
+        if digest not in self.asked:
+            self.asked.add(digest)
+            return self._status(digest, Status.SUBMITTED)
+        return self._status(digest, *self.verdict)
+
+    def _status(self, digest, status, reason=None):
+        receipt = self.receipts[digest].receipt
+        return ReceiptStatus(
+            digest=digest,
+            job_id=receipt.job_id,
+            records=receipt.records,
+            epochs=receipt.epochs,
+            complete=receipt.complete,
+            status=status,
+            reason=reason,
+        )
+
+    def job(self, wanted):
+        self._up()
+        if wanted not in self.jobs:
+            raise OracleRefused("JobUnknown", 404, "no such job", final=True, data={})
+        return self.jobs[wanted]
+
+    def open(self, assignment, state=JobState.OPEN):
+        terms = assignment.terms
+        self.jobs[assignment.job_id] = JobStatus(
+            job_id=assignment.job_id,
+            terms=terms,
+            state=state,
+            funded=terms.budget,
+            paid=0,
+            refunded=0,
+            records=0,
+            epochs=0,
+            output_digest=None,
+            receipts=(),
+            transactions=(),
+        )
+
+
+class Hub:
+    """Leases its job until it has all artifacts or a failure; then it stops the node."""
+
+    def __init__(self):
+        self.profile = None
+        self.job = None
+        self.artifacts: dict[str, bytes] = {}
+        self.failure = None
+        self.progress = []
+        self.outages = 0
+        self.stop = threading.Event()
+
+    def put_profile(self, profile):
+        self.profile = profile
+        return profile
+
+    def lease(self, node_id):
+        assert node_id == NODE_ID
+        if self.outages:
+            self.outages -= 1
+            raise HubUnavailable("http://hub", "connection refused")
+        if self.job is None or self.failure is not None or len(self.artifacts) == 3:
+            self.stop.set()
+            return None
+        return self.job
+
+    def report_progress(self, job_id, progress):
+        self.progress.append(progress)
+
+    def put_artifact(self, job_id, name, data):
+        if self.artifacts.setdefault(name, data) != data:
+            raise HubRefused("ArtifactConflict", 409, "other bytes", final=True, data={})
+
+    def report_failure(self, job_id, failure):
+        self.failure = failure
+
+
+class Hospital:
+    """A state directory, and the outside world that survives its node's crashes."""
+
+    def __init__(self, directory: Path, committed, deployment):
+        self.directory = directory
+        self.committed = committed
+        self.deployment = deployment
+        self.now = NOW
+        self.oracle = Oracle(deployment, self.clock)
+        self.hub = Hub()
+        self.developer = X25519PrivateKey.generate()
+        self.platform = DevPlatform.create(NOW, chain_id=31337)
+        self.settings = {}
+
+    def clock(self):
+        return self.now
+
+    def node(self) -> Node:
+        self.hub.stop = threading.Event()
+        return Node(
+            EdgeSettings(
+                node_id=NODE_ID,
+                oracle_url="http://oracle",
+                hub_url="http://hub",
+                hub_key_file=self.directory / "key",
+                deployment_file=self.directory / "deployment.json",
+                state_dir=self.directory / "state",
+                platform_dir=self.directory / "platform",
+                price_per_record=100,
+                price_per_epoch=10,
+                **{
+                    "receipt_every_records": 16,
+                    "receipt_interval_seconds": 0.0,
+                    "poll_seconds": 0.01,
+                    "rejection_patience_seconds": 0.0,
+                    **self.settings,
+                },
+            ),
+            self.deployment,
+            committed=self.committed,
+            signer=EnclaveSigner.open(self.directory / "state/enclave", chain_id=31337),
+            platform=self.platform,
+            oracle=self.oracle,
+            hub=self.hub,
+            clock=self.clock,
+            stop=self.hub.stop,
+        )
+
+    def lease(self, bundle, policy, *, fund=True, **changes) -> JobAssignment:
+        result_key = self.developer.public_key().public_bytes_raw()
+        values = {
+            "payer": "0x" + "99" * 20,
+            "node_id": NODE_ID,
+            "price_per_record": 100,
+            "price_per_epoch": 10,
+            "budget": BUDGET,
+            "deadline": NOW + 1000,
+            "work": Work(
+                model_digest=bundle.digest,
+                dataset_digest=self.committed.digest,
+                policy_digest=policy.digest,
+                result_key_digest=result_key_digest(result_key),
+            ),
+            "salt": bytes(32),
+        }
+        terms = JobTerms(**{**values, **changes})
+        self.hub.job = JobAssignment(
+            job_id=job_id(terms, self.deployment.vault_domain),
+            terms=terms,
+            bundle=bundle.to_zip(),
+            policy=policy,
+            epochs=EPOCHS,
+            result_key=result_key,
+        )
+        if fund:
+            self.oracle.open(self.hub.job)
+        return self.hub.job
+
+    @property
+    def job_directory(self) -> Path:
+        return self.directory / "state/jobs" / self.hub.job.job_id.hex()
+
+    def check_delivery(self):
+        """Everything that must hold at the end of a job, whatever happened on the way."""
+        assert self.hub.failure is None
+        place = {
+            "chain_id": 31337,
+            "vault": self.deployment.vault,
+            "job_id": self.hub.job.job_id,
+        }
+        weights = open_sealed(
+            self.hub.artifacts["weights"], self.developer.private_bytes_raw(), **place
+        )
+        assert set(load(weights)) == {"weight", "bias"}
+        metrics = self.hub.artifacts["metrics"]
+        assert json.loads(metrics)["holdout_accuracy"] == 1.0
+        receipts = [
+            SignedReceipt.model_validate(entry)
+            for entry in json.loads(self.hub.artifacts["receipts"])
+        ]
+        counters = [(r.receipt.records, r.receipt.epochs) for r in receipts]
+        assert counters == sorted(counters)
+        assert [r.receipt.complete for r in receipts] == [False] * (len(receipts) - 1) + [True]
+        last = receipts[-1].receipt
+        assert (last.records, last.epochs) == (40, EPOCHS)
+        assert last.output_digest == output_digest(weights, metrics)
+        assert self.hub.job.terms.earned(last.records, last.epochs) == BUDGET
+        known = [receipt_digest(r.receipt, self.deployment.vault_domain) for r in receipts]
+        assert set(known) == set(self.oracle.receipts)
+        assert list((self.directory / "state/scratch").iterdir()) == []
+
+
+@pytest.fixture
+def hospital(tmp_path, committed, deployment):
+    return Hospital(tmp_path, committed, deployment)
+
+
+def test_a_job_is_trained_settled_and_delivered(hospital, make_bundle, policy):
+    hospital.lease(make_bundle(), policy)
+    hospital.node().run()
+    hospital.check_delivery()
+    assert hospital.oracle.attestations == 1
+    assert hospital.hub.profile.dataset_digest == hospital.committed.digest
+    assert hospital.hub.profile.record_count == 40
+    receipts = list(hospital.oracle.receipts.values())
+    assert [r.receipt.records for r in receipts][:2] == [16, 32]
+    assert (40, EPOCHS) in [(p.records, p.epochs) for p in hospital.hub.progress]
+
+
+def test_weights_are_not_delivered_before_the_receipt_is_settled(hospital, make_bundle, policy):
+    hospital.lease(make_bundle(), policy)
+    hospital.oracle.verdict = (Status.SUBMITTED, None)
+    node = hospital.node()
+    thread = threading.Thread(target=node.run)
+    thread.start()
+    completing = hospital.job_directory / "metrics.json"
+    until = time.monotonic() + 30
+    while not (completing.exists() and hospital.oracle.asked) and time.monotonic() < until:
+        hospital.hub.stop.wait(0.01)
+    assert hospital.oracle.asked
+    assert hospital.hub.artifacts == {}
+    hospital.oracle.verdict = (Status.SETTLED, None)
+    thread.join(timeout=30)
+    hospital.check_delivery()
+
+
+def count_writes(monkeypatch, die_at=None, before=True):
+    """Count durable writes of node, outbox and signer; die before or after one of them."""
+    count = [0]
+    lock = threading.Lock()
+
+    def counting(path, data, mode=0o600):
+        with lock:
+            count[0] += 1
+            mine = count[0]
+        if mine == die_at and before:
+            raise Killed
+        write_atomically(path, data, mode)
+        if mine == die_at:
+            raise Killed
+
+    for module in (node_module, outbox_module, signer_module):
+        monkeypatch.setattr(module, "write_atomically", counting)
+    return count
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_killed_at_any_write_the_job_still_ends_as_if_undisturbed(
+    tmp_path, committed, deployment, make_bundle, policy, monkeypatch, before
+):
+    bundle = make_bundle()
+    undisturbed = Hospital(tmp_path / "twin", committed, deployment)
+    undisturbed.settings = {"receipt_every_records": 32}
+    undisturbed.lease(bundle, policy)
+    undisturbed.node()
+    writes = count_writes(monkeypatch)
+    undisturbed.node().run()
+    undisturbed.check_delivery()
+    assert writes[0] > 8
+    for die_at in range(1, writes[0] + 1):
+        hospital = Hospital(tmp_path / str(die_at), committed, deployment)
+        hospital.settings = undisturbed.settings
+        hospital.lease(bundle, policy)
+        node = hospital.node()
+        count_writes(monkeypatch, die_at, before)
+        with pytest.raises(Killed):
+            node.run()
+        count_writes(monkeypatch)
+        hospital.node().run()
+        hospital.check_delivery()
+
+
+def test_trained_work_is_delivered_after_a_restart_without_training_again(
+    hospital, make_bundle, policy, monkeypatch
+):
+    hospital.lease(make_bundle(), policy)
+    hospital.hub.put_artifact, real = (
+        lambda *_: (_ for _ in ()).throw(Killed),
+        (hospital.hub.put_artifact),
+    )
+    with pytest.raises(Killed):
+        hospital.node().run()
+    hospital.hub.put_artifact = real
+    monkeypatch.setattr(node_module, "train", lambda *a, **k: pytest.fail("trained again"))
+    hospital.now = NOW + 2000  # past the deadline, within the grace period
+    hospital.node().run()
+    hospital.check_delivery()
+
+
+def test_a_dead_oracle_delays_the_receipts_and_loses_none(hospital, make_bundle, policy):
+    hospital.lease(make_bundle(), policy)
+    real = hospital.oracle.submit_receipt
+    outages = iter(range(3))
+
+    def flaky(signed):
+        if next(outages, None) is not None:
+            raise OracleUnavailable("http://oracle", "connection refused")
+        return real(signed)
+
+    hospital.oracle.submit_receipt = flaky
+    hospital.node().run()
+    hospital.check_delivery()
+
+
+def test_stopped_while_the_oracle_is_dead_the_receipts_go_out_next_time(
+    hospital, make_bundle, policy
+):
+    hospital.lease(make_bundle(), policy)
+    real = hospital.oracle.submit_receipt
+
+    def dead(signed):
+        raise OracleUnavailable("http://oracle", "connection refused")
+
+    hospital.oracle.submit_receipt = dead
+    node = hospital.node()
+    thread = threading.Thread(target=node.run)
+    thread.start()
+    until = time.monotonic() + 30
+    while not (hospital.job_directory / "weights.safetensors").exists():
+        assert time.monotonic() < until
+        hospital.hub.stop.wait(0.01)
+    hospital.hub.stop.set()
+    thread.join(timeout=5)
+    assert not thread.is_alive()
+    assert hospital.oracle.receipts == {}
+    hospital.oracle.submit_receipt = real
+    hospital.node().run()
+    hospital.check_delivery()
+
+
+def test_an_oracle_that_lost_a_receipt_gets_it_again(hospital, make_bundle, policy):
+    hospital.lease(make_bundle(), policy)
+    real = hospital.oracle.receipt
+    lost = []
+
+    def forgetful(digest):
+        if not lost:
+            lost.append(hospital.oracle.receipts.pop(digest))
+        return real(digest)
+
+    hospital.oracle.receipt = forgetful
+    hospital.node().run()
+    assert lost
+    hospital.check_delivery()
+
+
+def test_a_hub_that_is_away_for_a_moment_is_asked_again(hospital, make_bundle, policy):
+    hospital.hub.outages = 2
+    hospital.lease(make_bundle(), policy)
+    hospital.node().run()
+    hospital.check_delivery()
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"price_per_record": 1}, "price_per_record"),
+        ({"node_id": 8}, "node_id"),
+        ({"budget": BUDGET - 1}, "budget"),
+        ({"deadline": NOW - 1}, "deadline"),
+    ],
+)
+def test_terms_that_do_not_fit_are_refused_before_any_record_is_touched(
+    hospital, make_bundle, policy, changes, code
+):
+    hospital.lease(make_bundle(), policy, **changes)
+    hospital.node().run()
+    assert hospital.hub.failure.code == "TermsRefused"
+    assert f"the job's {code} is" in hospital.hub.failure.detail
+    assert not (hospital.job_directory / "meter.journal").exists()
+
+
+def test_a_job_that_is_not_escrowed_is_refused_whatever_the_hub_says(hospital, make_bundle, policy):
+    hospital.lease(make_bundle(), policy, fund=False)
+    hospital.node().run()
+    assert hospital.hub.failure.code == "TermsRefused"
+    assert "JobUnknown" in hospital.hub.failure.detail
+    assert not (hospital.job_directory / "meter.journal").exists()
+
+
+def test_a_closed_job_is_refused(hospital, make_bundle, policy):
+    hospital.oracle.open(hospital.lease(make_bundle(), policy), JobState.CLOSED)
+    hospital.node().run()
+    assert hospital.hub.failure.code == "TermsRefused"
+    assert "CLOSED" in hospital.hub.failure.detail
+
+
+@pytest.mark.parametrize(
+    ("source", "code"),
+    [
+        ("def train(loader, hyperparameters): raise ValueError('patient 17')", "TrainingFailed"),
+        ("def train(loader, hyperparameters): return {}", "ProtocolViolation"),
+        ("import time\ndef train(loader, hyperparameters): time.sleep(60)", "TrainingTimedOut"),
+        (
+            "def train(loader, hyperparameters):\n"
+            "    for epoch in loader.epochs():\n"
+            "        for batch in epoch: pass\n"
+            "        loader.report(secret=1.0)\n",
+            "PolicyDenied",
+        ),
+        (
+            "import numpy as np\n"
+            "def train(loader, hyperparameters):\n"
+            "    rows = [x for epoch in loader.epochs(1) for x, y in epoch]\n"
+            "    loader.evaluate(lambda x: np.zeros(len(x)))\n"
+            "    return {'w': np.concatenate(rows)}\n",
+            "PolicyDenied",
+        ),
+    ],
+)
+def test_a_failed_training_is_reported_by_name_and_shows_no_data(
+    hospital, make_bundle, policy, source, code
+):
+    hospital.settings = {"limits": ChildLimits(wall_seconds=3)}
+    hospital.lease(make_bundle(source), policy)
+    hospital.node().run()
+    assert hospital.hub.failure.code == code
+    assert "patient" not in hospital.hub.failure.detail
+    assert "secret" not in hospital.hub.failure.detail
+    assert hospital.hub.artifacts == {}
+    assert not any(r.receipt.complete for r in hospital.oracle.receipts.values())
+
+
+def test_what_a_failed_training_wrote_stays_at_the_hospital(hospital, make_bundle, policy):
+    source = "def train(loader, hyperparameters): raise ValueError('patient 17')"
+    hospital.lease(make_bundle(source), policy)
+    hospital.node().run()
+    assert b"patient 17" in (hospital.job_directory / "stderr.txt").read_bytes()
+
+
+def test_a_failed_job_that_comes_again_is_reported_again_and_not_run(
+    hospital, make_bundle, policy, monkeypatch
+):
+    hospital.lease(make_bundle("def train(loader, hyperparameters): 1/0"), policy)
+    hospital.node().run()
+    first, hospital.hub.failure = hospital.hub.failure, None
+    monkeypatch.setattr(node_module, "train", lambda *a, **k: pytest.fail("trained again"))
+    hospital.node().run()
+    assert hospital.hub.failure == first
+
+
+def test_a_rejected_completion_fails_the_job_and_delivers_nothing(hospital, make_bundle, policy):
+    hospital.lease(make_bundle(), policy)
+    hospital.oracle.verdict = (Status.REJECTED, "EnclaveNotRegistered")
+    hospital.node().run()
+    assert hospital.hub.failure.code == "ReceiptRejected"
+    assert "EnclaveNotRegistered" in hospital.hub.failure.detail
+    assert hospital.hub.artifacts == {}
+
+
+def test_a_completion_that_is_never_settled_fails_after_the_grace_period(
+    hospital, make_bundle, policy
+):
+    hospital.lease(make_bundle(), policy)
+    real = hospital.oracle.receipt
+
+    def late(digest):
+        hospital.now += 1000
+        hospital.oracle.asked.discard(digest)
+        return real(digest)
+
+    hospital.oracle.receipt = late
+    hospital.node().run()
+    assert hospital.hub.failure.code == "SettlementTimedOut"
+    assert hospital.hub.artifacts == {}
+
+
+def test_a_final_refusal_of_the_evidence_ends_the_node_by_name(hospital):
+    refused = OracleRefused("MeasurementNotAllowed", 422, "not allowed", final=True, data={})
+    hospital.oracle.refuse_attestation = [refused]
+    with pytest.raises(AttestationRefused) as caught:
+        hospital.node().run()
+    assert caught.value.reason == "MeasurementNotAllowed"
+    assert hospital.hub.profile is None
+
+
+def test_a_stale_challenge_is_replaced_by_a_fresh_one(hospital):
+    stale = OracleRefused("StaleChallenge", 409, "too old", final=True, data={})
+    hospital.oracle.refuse_attestation = [stale, stale]
+    hospital.node().run()
+    assert hospital.oracle.attestations == 1
+
+
+def test_a_registration_that_still_holds_is_not_renewed(hospital):
+    hospital.node().run()
+    hospital.node().run()
+    assert hospital.oracle.attestations == 1
+
+
+def test_a_registration_about_to_expire_is_renewed(hospital):
+    hospital.node().run()
+    hospital.now += 3600 - 600
+    hospital.node().run()
+    assert hospital.oracle.attestations == 2
+
+
+def test_a_registration_that_never_comes_is_timed_out_as_passing(hospital):
+    hospital.settings = {"attestation_seconds": 0.05}
+    hospital.oracle.validity = 0
+    with pytest.raises(AttestationTimedOut) as caught:
+        hospital.node()._attestor.ensure()
+    assert not caught.value.final
+
+
+def test_a_second_node_on_the_same_state_is_refused(hospital):
+    node = hospital.node()
+    with node._exclusive_state(), pytest.raises(StateInUse):
+        hospital.node().run()
+
+
+def test_scratch_left_by_a_crash_is_removed(hospital):
+    left = hospital.directory / "state/scratch/job-1"
+    left.mkdir(parents=True)
+    (left / "record").write_bytes(b"x")
+    hospital.node().run()
+    assert not left.exists()

@@ -1,0 +1,399 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load
+
+from oracle.clients.edge.child import ChildLimits
+from oracle.clients.edge.errors import (
+    FrameworkMissing,
+    HyperparameterInvalid,
+    NodeStopping,
+    ProtocolViolation,
+    TrainingFailed,
+    TrainingTimedOut,
+)
+from oracle.clients.edge.loader import Meter, RaphaDataLoader
+from oracle.clients.edge.trainer import loader_settings, train
+
+JOB = bytes(32)
+FIRST = "say({'kind': 'next', 'epoch': 0})"
+
+
+@pytest.fixture
+def run(committed, scratch, tmp_path, stop, make_bundle):
+    """Train a bundle of this source, and check that nothing of the child is left in any case."""
+
+    def run(source=None, *, epochs=2, wall=60.0, output=1_000_000, progress=None, **limits):
+        bundle = make_bundle() if source is None else make_bundle(source)
+        with Meter(tmp_path / "journal", committed, JOB) as meter:
+            loader = RaphaDataLoader(committed, meter, batch_size=4, seed=5)
+            try:
+                result = train(
+                    bundle,
+                    loader,
+                    epochs=epochs,
+                    max_output_bytes=output,
+                    limits=ChildLimits(**limits),
+                    wall_seconds=wall,
+                    scratch_root=scratch,
+                    stop=stop,
+                    progress=progress or (lambda counters, metrics: None),
+                )
+            finally:
+                assert list(scratch.iterdir()) == []
+            return result, loader.counters
+
+    return run
+
+
+def body(code: str, before: str = "") -> str:
+    lines = "".join(f"    {line}\n" for line in code.strip().splitlines())
+    return f"import numpy as np\n{before}\ndef train(loader, hyperparameters):\n{lines}"
+
+
+def speaking(*frames: str) -> str:
+    """A bundle that skips the loader and writes frames of its own."""
+    return body(
+        "import struct, json, time, os\n"
+        "from safetensors.numpy import save\n"
+        "def say(header, payload=b''):\n"
+        "    text = header if isinstance(header, bytes) else json.dumps(header).encode()\n"
+        "    loader._requests.write(struct.pack('>IQ', len(text), len(payload)) + text + payload)\n"
+        "    loader._requests.flush()\n" + "\n".join(frames) + "\ntime.sleep(60)"
+    )
+
+
+def test_an_honest_bundle_is_trained_and_metered(run):
+    seen = []
+    result, counters = run(progress=lambda counters, metrics: seen.append((counters, metrics)))
+    assert counters[:2] == (40, 2)
+    assert result.accuracy == 1.0
+    assert load(result.weights)["weight"].shape == (3,)
+    assert len(result.reports["loss"]) == 2
+    assert [c.records for c, _ in seen] == sorted(c.records for c, _ in seen)
+    assert seen[-1][1].keys() == {"loss"}
+
+
+def test_the_same_bundle_gives_the_same_weights(run):
+    assert run()[0] == run()[0]
+
+
+def test_a_bundle_that_stops_early_pays_for_completed_epochs_only(run):
+    source = body(
+        "for number, epoch in enumerate(loader.epochs(5)):\n"
+        "    for i, (x, y) in enumerate(epoch):\n"
+        "        if number == 2 and i == 3: break\n"
+        "    if number == 2: break\n"
+        "loader.evaluate(lambda x: np.zeros(len(x)))\n"
+        "return {'w': np.zeros(1, np.float32)}"
+    )
+    result, counters = run(source, epochs=5)
+    assert counters[:2] == (40, 2)
+    assert result.reports == {}
+
+
+def test_no_bundle_gets_more_epochs_than_granted(run):
+    source = body(
+        "seen = sum(1 for epoch in loader.epochs(100) for batch in epoch)\n"
+        "loader.evaluate(lambda x: np.zeros(len(x)))\n"
+        "return {'seen': np.array([seen], np.int64)}"
+    )
+    result, counters = run(source, epochs=3)
+    assert load(result.weights)["seen"].tolist() == [24]
+    assert counters.epochs == 3
+
+
+def test_what_a_bundle_prints_does_not_disturb_the_protocol(run):
+    source = body(
+        "import sys, os\n"
+        "print('x' * 100_000); sys.stdout.flush(); os.write(1, b'y' * 100_000)\n"
+        "assert sys.stdin.read() == ''\n"
+        "for epoch in loader.epochs():\n"
+        "    for batch in epoch: pass\n"
+        "loader.evaluate(lambda x: np.zeros(len(x)))\n"
+        "return {'w': np.zeros(1, np.float32)}"
+    )
+    assert run(source)[1][:2] == (40, 2)
+
+
+def test_the_child_has_a_bare_environment_and_its_own_session(run, monkeypatch):
+    monkeypatch.setenv("RAPHA_EDGE_SECRET", "secret")
+    source = body(
+        "import os\n"
+        "assert not [name for name in os.environ if 'RAPHA' in name or 'SECRET' in name]\n"
+        "assert os.getsid(0) == os.getpid()\n"
+        "assert os.path.basename(os.getcwd()).startswith('job-')\n"
+        "assert sorted(os.listdir()) == ['bundle']\n"
+        "loader.evaluate(lambda x: np.zeros(len(x)))\n"
+        "return {'w': np.zeros(1, np.float32)}"
+    )
+    assert run(source)[1][:2] == (8, 0)
+
+
+def test_code_that_raises_is_a_failure_that_shows_no_message(run):
+    with pytest.raises(TrainingFailed) as caught:
+        run(body("raise KeyError('patient 17')"))
+    assert caught.value.cause == "its code raised KeyError"
+    assert "patient" not in str(caught.value)
+    assert b"patient 17" in caught.value.stderr
+
+
+def test_an_exception_of_the_bundles_own_is_named_by_its_built_in_base(run):
+    source = body("raise Patient17()", before="class Patient17(ValueError): pass")
+    with pytest.raises(TrainingFailed, match=r"its code raised ValueError$"):
+        run(source)
+
+
+def test_code_that_does_not_import_is_a_failure(run):
+    with pytest.raises(TrainingFailed, match="its code raised SyntaxError"):
+        run("def train(:")
+
+
+def test_an_entry_point_that_is_missing_is_a_failure(run):
+    with pytest.raises(TrainingFailed, match="its code raised AttributeError"):
+        run("fit = None")
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [
+        ("import os; os._exit(3)", "it exited with status 3"),
+        ("import os; os._exit(0)", "it exited with status 0"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "killed by SIGSEGV"),
+    ],
+)
+def test_a_child_that_dies_is_a_failure_that_says_how(run, code, cause):
+    with pytest.raises(TrainingFailed) as caught:
+        run(body(code))
+    assert caught.value.cause == cause
+
+
+def test_a_child_that_dies_in_an_epoch_leaves_what_it_got_counted(run, committed, tmp_path):
+    source = body(
+        "import os\n"
+        "for epoch in loader.epochs():\n"
+        "    for i, batch in enumerate(epoch):\n"
+        "        if i == 2: os._exit(1)"
+    )
+    with pytest.raises(TrainingFailed):
+        run(source)
+    with Meter(tmp_path / "journal", committed, JOB) as meter:
+        assert meter.counters[:2] == (12, 0)
+
+
+@pytest.mark.parametrize("code", ["import time; time.sleep(60)", "while True: pass"])
+def test_a_child_that_hangs_is_timed_out(run, code):
+    with pytest.raises(TrainingTimedOut) as caught:
+        run(body(code), wall=1.0)
+    assert (caught.value.seconds, caught.value.kind) == (1.0, "wall")
+
+
+def test_a_child_that_burns_its_cpu_time_is_timed_out(run):
+    with pytest.raises(TrainingTimedOut) as caught:
+        run(body("while True: pass"), cpu_seconds=2)
+    assert (caught.value.seconds, caught.value.kind) == (2, "CPU")
+
+
+def test_a_child_that_closes_its_pipe_and_goes_on_is_a_failure(run, monkeypatch):
+    monkeypatch.setattr("oracle.clients.edge.child._EXIT_SECONDS", 0.2)
+    with pytest.raises(TrainingFailed, match="closed its pipes and went on"):
+        run(speaking("os.close(loader._requests.fileno())"))
+
+
+def test_a_child_cannot_take_more_memory_than_allowed(run):
+    source = body("data = bytearray(3 * 2**30)")
+    with pytest.raises(TrainingFailed, match="its code raised MemoryError"):
+        run(source, memory_bytes=2 * 2**30)
+
+
+def test_a_child_cannot_write_larger_files_than_allowed(run):
+    source = body("open('big', 'wb').write(bytes(2**20))")
+    with pytest.raises(TrainingFailed, match=r"its code raised OSError|killed by SIGXFSZ"):
+        run(source, file_bytes=2**16)
+
+
+def test_stderr_is_kept_up_to_a_bound(run):
+    source = body("import sys; sys.stderr.write('z' * 200_000 + 'end'); sys.stderr.flush(); 1/0")
+    with pytest.raises(TrainingFailed) as caught:
+        run(source)
+    assert len(caught.value.stderr) <= 16 * 1024
+    assert b"zzend" in caught.value.stderr
+
+
+def test_a_grandchild_does_not_outlive_the_training(run, tmp_path):
+    mark = tmp_path / "grandchild"
+    source = body(
+        "import subprocess, sys, time\n"
+        f"p = subprocess.Popen(['sleep', '60']); open({str(mark)!r}, 'w').write(str(p.pid))\n"
+        "raise ValueError"
+    )
+    with pytest.raises(TrainingFailed):
+        run(source)
+    assert_gone(int(mark.read_text()))
+
+
+def assert_gone(pid: int) -> None:
+    until = time.monotonic() + 5
+    while time.monotonic() < until:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return
+        if state == "Z":
+            return
+        threading.Event().wait(0.02)
+    raise AssertionError(f"{pid} is still running")
+
+
+def test_a_child_does_not_outlive_a_killed_parent(tmp_path, committed, make_bundle):
+    mark = tmp_path / "child"
+    code = f"import os, time; open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    bundle = make_bundle(body(code))
+    bundle.write_to(tmp_path / "bundle")
+    parent = f"""
+import sys, threading
+from pathlib import Path
+sys.path[:0] = {[str(Path(__file__).parents[3])]!r}
+from oracle.clients.edge.child import Child, ChildLimits
+child = Child(Path({str(tmp_path)!r}), ChildLimits(), 60, threading.Event())
+child.send(dict(kind="job", bundle={str(tmp_path / "bundle")!r}, entry_point="train:train",
+    hyperparameters={{}}, epochs=1, features=1, records=1, batch_size=1))
+child.receive(100)
+"""
+    process = subprocess.Popen([sys.executable, "-c", parent])
+    until = time.monotonic() + 30
+    while not (mark.exists() and mark.read_text()) and time.monotonic() < until:
+        threading.Event().wait(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert_gone(int(mark.read_text()))
+
+
+def test_stopping_the_node_ends_the_training_at_once(run, stop):
+    started = time.monotonic()
+
+    def progress(counters, metrics):
+        stop.set()
+
+    with pytest.raises(NodeStopping):
+        run(progress=progress)
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("frames", "detail"),
+    [
+        (["say({'kind': 'more'})"], "unknown kind"),
+        (["say(b'nonsense')"], "header is not JSON"),
+        (["say(b'[' * 60000)"], "header is not JSON"),
+        (["say([1])"], "names no kind"),
+        (["loader._requests.write(b'\\xff' * 12); loader._requests.flush()"], "a frame of"),
+        (["say({'kind': 'next'})"], "names no epoch"),
+        (["say({'kind': 'next', 'epoch': True})"], "names no epoch"),
+        (["say({'kind': 'next', 'epoch': 1})"], "another epoch"),
+        (["say({'kind': 'next', 'epoch': -1})"], "another epoch"),
+        (["say({'kind': 'result'})"], "before its model was judged"),
+        (["say({'kind': 'predictions'})"], "predictions are given once"),
+        (["say({'kind': 'holdout'}, b'x')"], "asked for once"),
+        (["say({'kind': 'holdout'})", "say({'kind': 'holdout'})"], "asked for once"),
+        (
+            ["say({'kind': 'holdout'})", "say({'kind': 'next', 'epoch': 0})"],
+            "another epoch",
+        ),
+        (
+            ["say({'kind': 'holdout'})", "say({'kind': 'predictions'}, b'junk')"],
+            "not safetensors",
+        ),
+        (
+            [
+                "say({'kind': 'holdout'})",
+                "say({'kind': 'predictions'}, save({'labels': np.zeros(7, np.int64)}))",
+            ],
+            "not one whole number",
+        ),
+        (
+            [
+                "say({'kind': 'holdout'})",
+                "say({'kind': 'predictions'}, save({'labels': np.zeros(8, np.float32)}))",
+            ],
+            "not one whole number",
+        ),
+        ([FIRST, "say({'kind': 'metrics', 'values': {}})"], "without metrics"),
+        ([FIRST, "say({'kind': 'metrics', 'values': {'a b': 1.0}})"], "not a short identifier"),
+        ([FIRST, 'say(b\'{"kind": "metrics", "values": {"a": NaN}}\')'], "not a finite number"),
+        ([FIRST, "say({'kind': 'metrics', 'values': {'a': 'text'}})"], "not a finite number"),
+        (
+            [FIRST, "say({'kind': 'metrics', 'values': {'a%d' % i: 1.0 for i in range(17)}})"],
+            "with too many",
+        ),
+    ],
+)
+def test_nonsense_from_the_child_is_a_violation_by_name(run, frames, detail):
+    with pytest.raises(ProtocolViolation, match=detail):
+        run(speaking(*frames))
+
+
+def test_two_reports_in_an_epoch_are_a_violation(run):
+    source = body(
+        "for epoch in loader.epochs():\n"
+        "    for batch in epoch: pass\n"
+        "    loader.report(loss=1); loader.report(loss=2)"
+    )
+    with pytest.raises(ProtocolViolation, match="a second one in it"):
+        run(source)
+
+
+def test_an_output_larger_than_allowed_is_not_even_read(run):
+    source = body(
+        "loader.evaluate(lambda x: np.zeros(len(x)))\nreturn {'w': np.zeros(10_000, np.float32)}"
+    )
+    with pytest.raises(ProtocolViolation, match="20000 are allowed"):
+        run(source, output=20_000)
+
+
+def test_a_framework_that_is_not_here_is_named(run, monkeypatch):
+    monkeypatch.setitem(
+        sys.modules["oracle.clients.edge.trainer"].FRAMEWORK_MODULES, "jax", "no_such_framework"
+    )
+    with pytest.raises(FrameworkMissing, match="no_such_framework"):
+        run()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("batch_size", 0), ("batch_size", 4097), ("seed", -1), ("seed", 1.5)]
+)
+def test_a_loader_setting_out_of_range_is_refused(name, value):
+    with pytest.raises(HyperparameterInvalid) as caught:
+        loader_settings({name: value})
+    assert caught.value.name == name
+
+
+def test_loader_settings_have_defaults():
+    assert loader_settings({}) == (32, 0)
+    assert loader_settings({"batch_size": 8, "seed": 9}) == (8, 9)
+
+
+def test_labels_of_the_holdout_never_enter_the_child(run, committed):
+    source = body(
+        "header, payload = loader._ask({'kind': 'holdout'})\n"
+        "from safetensors.numpy import load, save\n"
+        "arrays = load(payload)\n"
+        "assert list(arrays) == ['x'] and header == {'kind': 'holdout'}\n"
+        "loader._ask({'kind': 'predictions'}, save({'labels': np.ones(8, np.int64)}))\n"
+        "return {'w': np.zeros(1, np.float32)}"
+    )
+    result, _ = run(source)
+    labels = committed.dataset.labels[committed.dataset.holdout]
+    assert result.accuracy == np.mean(labels == 1)
+
+
+def test_a_bundle_is_laid_out_read_only(tmp_path, make_bundle):
+    make_bundle().write_to(tmp_path / "code")
+    assert os.stat(tmp_path / "code" / "train.py").st_mode & 0o777 == 0o400
