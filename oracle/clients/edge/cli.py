@@ -1,9 +1,7 @@
 """`rapha-edge`: the hospital's node."""
 
 import json
-import logging
 import signal
-import sys
 import threading
 import time
 from types import FrameType
@@ -21,6 +19,7 @@ from oracle.clients.edge.errors import KeyFileInvalid
 from oracle.clients.edge.node import Node, build_profile
 from oracle.clients.edge.signer import EnclaveSigner, configuration_digest, measurement
 from oracle.clients.hub.client import HubClient
+from settlement import logs
 from settlement.deployment import load_deployment
 from settlement.errors import RaphaError
 from settlement.types import to_hex
@@ -36,7 +35,7 @@ log = structlog.get_logger(__name__)
 def run() -> None:
     """Run the node until it gets SIGTERM or SIGINT. Configured by RAPHA_EDGE_… variables."""
     settings = _settings()
-    _configure_logs(settings.log_level)
+    logs.configure(settings.log_level)
     stop = threading.Event()
 
     def end(_signal: int, _frame: FrameType | None) -> None:
@@ -131,21 +130,6 @@ def _settings() -> EdgeSettings:
             name = "__".join(str(part) for part in fault["loc"]).upper()
             typer.echo(f"RAPHA_EDGE_{name}: {fault['msg']}", err=True)
         raise typer.Exit(2) from error
-
-
-def _configure_logs(level: str) -> None:
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        # Looked up each time: whoever replaces stderr gets what is logged from then on.
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
-    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
 """`rapha-hub`: the one place that reads the configuration and puts the hub together."""
 
-import logging
 import signal
-import sys
 
 import structlog
 import typer
@@ -18,6 +16,7 @@ from oracle.clients.hub.files import ArtifactFiles
 from oracle.clients.hub.keys import KeyRing, load_hash_key, load_keys
 from oracle.clients.hub.service import HubService
 from oracle.clients.hub.store import Store
+from settlement import logs
 from settlement.deployment import load_deployment
 from settlement.errors import InvalidInput
 
@@ -32,7 +31,7 @@ def hub() -> None:
 @app.command()
 def serve() -> None:
     """Serve the HTTP API until SIGTERM or SIGINT. Configured by RAPHA_HUB_*."""
-    configure_logs()
+    logs.configure()
     try:
         settings = HubSettings()
         application = build(settings)
@@ -81,38 +80,6 @@ def build(settings: HubSettings) -> FastAPI:
         shortest_deadline=settings.shortest_deadline,
     )
     return create_app(service, KeyRing(store.api_keys(), hash_key))
-
-
-def configure_logs() -> None:
-    """JSON lines on stderr, from structlog and from the libraries' own logging alike."""
-    shared: list[structlog.typing.Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        # Without locals: a frame's variables hold bearer tokens and bundles.
-        structlog.processors.ExceptionRenderer(
-            structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-        ),
-    ]
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.JSONRenderer(),
-            ],
-        )
-    )
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    for chatty in ("httpx", "httpcore", "alembic"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def main() -> None:

@@ -1,0 +1,325 @@
+"""The chain over JSON-RPC: typed facts from logs, calls simulated and encoded, bytes sent."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+import requests
+from eth_utils import to_checksum_address
+from hexbytes import HexBytes
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from web3 import HTTPProvider, Web3
+from web3.contract.contract import ContractFunction
+from web3.exceptions import (
+    BadFunctionCallOutput,
+    BadResponseFormat,
+    BlockNotFound,
+    ContractLogicError,
+    TransactionNotFound,
+    Web3RPCError,
+)
+from web3.types import BlockIdentifier, FilterParams, TxParams
+
+from oracle.errors import ChainUnavailable, Delivery, LogRangeRefused, delivery_of, is_range_refusal
+from oracle.facts import (
+    Block,
+    Call,
+    CallKind,
+    Committee,
+    EnclaveRegistered,
+    EnclaveRevoked,
+    Event,
+    Fees,
+    JobClosed,
+    JobOpened,
+    MeasurementChanged,
+    Mined,
+    Place,
+    Settled,
+)
+from settlement import contracts
+from settlement.contracts import (
+    Authorization,
+    Claim,
+    Outcome,
+    Settlement,
+    WrongChain,
+    decode_events,
+    terms_from_event,
+)
+from settlement.deployment import Deployment
+from settlement.models import EnclaveRegistration, JobTerms
+from settlement.reverts import reverted
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+TIMEOUT = 5
+"""Seconds that the endpoint has for one request."""
+
+_TROUBLE = (
+    requests.RequestException,
+    Web3RPCError,
+    BadFunctionCallOutput,
+    BadResponseFormat,
+    BlockNotFound,
+)
+_REVERT_CODES = frozenset({3, -32000, -32015})
+_FEE_WINDOW = 5
+
+
+def _reading(
+    method: Callable[Concatenate["RpcChain", P], T],
+) -> Callable[Concatenate["RpcChain", P], T]:
+    """A read: tried a few times, then ChainUnavailable."""
+
+    @retry(
+        retry=retry_if_exception_type(ChainUnavailable),
+        stop=stop_after_attempt(3),
+        wait=wait_exponential_jitter(initial=0.1, max=0.5, jitter=0.1),
+        reraise=True,
+    )
+    def read(chain: "RpcChain", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(chain, *args, **kwargs)
+        except _TROUBLE as error:
+            raise ChainUnavailable(_words(error)) from error
+
+    return read
+
+
+class RpcChain:
+    """`oracle.facts.Chain` over one JSON-RPC endpoint."""
+
+    def __init__(self, rpc_url: str, deployment: Deployment) -> None:
+        provider = HTTPProvider(
+            rpc_url,
+            request_kwargs={"timeout": TIMEOUT},
+            exception_retry_configuration=None,
+        )
+        self._w3 = Web3(provider)
+        self._deployment = deployment
+        self._settlement = Settlement(self._w3, deployment)
+
+    @_reading
+    def check(self) -> None:
+        """Make sure of chain id, code, wiring and grace period. Raises WrongChain."""
+        try:
+            self._settlement.check()
+            grace = int(self._settlement.vault.functions.grace().call())
+        except (ContractLogicError, BadFunctionCallOutput) as error:
+            raise WrongChain(
+                "the contracts", expected="those of the deployment record", found=_words(error)
+            ) from error
+        if grace != self._deployment.grace_period:
+            raise WrongChain(
+                "the vault's grace period", expected=self._deployment.grace_period, found=grace
+            )
+
+    @_reading
+    def finalized(self) -> Block:
+        """The newest block that is final."""
+        return self._block("finalized")
+
+    @_reading
+    def latest(self) -> int:
+        """The newest block's number."""
+        return int(self._w3.eth.block_number)
+
+    @_reading
+    def block(self, number: int) -> Block | None:
+        """The block at a height, None above the tip."""
+        try:
+            return self._block(cast(BlockIdentifier, number))
+        except BlockNotFound:
+            return None
+
+    @_reading
+    def events(self, first: int, last: int) -> list[Event]:
+        """All events of vault and enclave registry in these blocks, in order.
+
+        Raises:
+            LogRangeRefused: when the endpoint wants fewer blocks.
+        """
+        wanted = {
+            "address": [self._deployment.vault, self._deployment.enclave_registry],
+            "fromBlock": first,
+            "toBlock": last,
+        }
+        try:
+            logs = self._w3.eth.get_logs(cast(FilterParams, wanted))
+        except Web3RPCError as error:
+            if is_range_refusal(_words(error)):
+                raise LogRangeRefused(first, last) from error
+            raise
+        decoded = decode_events(self._deployment, cast(Sequence[Mapping[str, Any]], logs))
+        facts = [fact for event in decoded if (fact := fact_of(event)) is not None]
+        return sorted(facts, key=lambda fact: (fact.place.block, fact.place.index))
+
+    @_reading
+    def committee(self) -> Committee:
+        """The present committee."""
+        functions = self._settlement.enclaves.functions
+        return Committee(epoch=functions.epoch().call(), threshold=functions.threshold().call())
+
+    @_reading
+    def is_member(self, account: str) -> bool:
+        """Whether an account is in the present committee."""
+        return bool(self._settlement.enclaves.functions.is_member(account).call())
+
+    @_reading
+    def is_measurement_allowed(self, measurement: bytes) -> bool:
+        """Whether governance allows a measurement."""
+        functions = self._settlement.enclaves.functions
+        return bool(functions.is_measurement_allowed(measurement).call())
+
+    @_reading
+    def is_node_active(self, node_id: int) -> bool:
+        """Whether a node is registered and takes jobs."""
+        return bool(self._settlement.nodes.functions.is_active(node_id).call())
+
+    def settle_call(self, claims: Sequence[Claim]) -> Call:
+        """Calldata that settles a batch."""
+        return _call(CallKind.SETTLE, self._settlement.settle_call(claims))
+
+    def register_call(self, registration: EnclaveRegistration, signatures: Sequence[bytes]) -> Call:
+        """Calldata that registers an enclave; signatures sorted by signer."""
+        function = self._settlement.register_enclave_call(registration, signatures)
+        return _call(CallKind.REGISTER, function)
+
+    def open_call(self, terms: JobTerms, authorization: Authorization) -> Call:
+        """Calldata that opens a job by the payer's authorization."""
+        function = self._settlement.open_with_authorization_call(terms, authorization)
+        return _call(CallKind.OPEN, function)
+
+    @_reading
+    def simulate_settle(self, claims: Sequence[Claim]) -> list[Outcome]:
+        """Each item's outcome, were the batch settled now. Raises ContractReverted."""
+        try:
+            outcomes = self._settlement.settle_call(claims).call()
+        except (ContractLogicError, Web3RPCError) as error:
+            raise _revert_or_trouble(error) from error
+        return [Outcome(code) for code in outcomes]
+
+    @_reading
+    def estimate_gas(self, call: Call, sender: str) -> int:
+        """Gas that a call would use now. Raises ContractReverted when it would revert."""
+        transaction: TxParams = {
+            "from": to_checksum_address(sender),
+            "to": to_checksum_address(call.to),
+            "data": HexBytes(call.data),
+        }
+        try:
+            return int(self._w3.eth.estimate_gas(transaction))
+        except (ContractLogicError, Web3RPCError) as error:
+            raise _revert_or_trouble(error) from error
+
+    @_reading
+    def fees(self) -> Fees:
+        """The next block's base fee, and the median tip of the last few blocks."""
+        history = self._w3.eth.fee_history(_FEE_WINDOW, "latest", [50])
+        tips = sorted(int(block[0]) for block in history["reward"] if block)
+        tip = tips[len(tips) // 2] if tips else 0
+        return Fees(base_fee=int(history["baseFeePerGas"][-1]), tip=tip)
+
+    @_reading
+    def next_nonce(self, account: str, *, final: bool) -> int:
+        """How many of the account's transactions are in the latest, or in the final, block."""
+        tag: BlockIdentifier = "finalized" if final else "latest"
+        return int(self._w3.eth.get_transaction_count(to_checksum_address(account), tag))
+
+    def send(self, raw: bytes) -> Delivery:
+        """Hand over a signed transaction; once, because the caller keeps it for another time.
+
+        Raises:
+            TransactionRefused: when the endpoint won't have it.
+            ChainUnavailable: when there is no answer; it may have got there all the same.
+        """
+        try:
+            self._w3.eth.send_raw_transaction(HexBytes(raw))
+        except Web3RPCError as error:
+            return delivery_of(_words(error))
+        except (requests.RequestException, BadResponseFormat) as error:
+            raise ChainUnavailable(_words(error)) from error
+        return Delivery.SENT
+
+    @_reading
+    def mined(self, transaction: bytes) -> Mined | None:
+        """A transaction's receipt, None as long as it is not in a block."""
+        try:
+            receipt = self._w3.eth.get_transaction_receipt(HexBytes(transaction))
+        except TransactionNotFound:
+            return None
+        return Mined(block=int(receipt["blockNumber"]), success=bool(receipt["status"]))
+
+    def _block(self, which: BlockIdentifier) -> Block:
+        block = self._w3.eth.get_block(which)
+        return Block(
+            number=int(block["number"]), hash=bytes(block["hash"]), time=int(block["timestamp"])
+        )
+
+
+def fact_of(event: contracts.Event) -> Event | None:
+    """A decoded log as a fact, None for events that the oracle does not go by."""
+    place = Place(event.block, event.log_index, event.transaction)
+    args = event.args
+    match event.name:
+        case "JobOpened":
+            return JobOpened(place, bytes(args["job_id"]), terms_from_event(args))
+        case "Settled":
+            return Settled(
+                place,
+                job_id=bytes(args["job_id"]),
+                receipt_digest=bytes(args["receipt_digest"]),
+                records=args["records"],
+                epochs=args["epochs"],
+                amount=args["amount"],
+                paid=args["paid"],
+            )
+        case "JobClosed":
+            return JobClosed(
+                place,
+                job_id=bytes(args["job_id"]),
+                paid=args["paid"],
+                refunded=args["refunded"],
+                output_digest=bytes(args["output_digest"]),
+            )
+        case "EnclaveRegistered":
+            return EnclaveRegistered(
+                place,
+                enclave_key=args["enclave_key"],
+                node_id=args["node_id"],
+                measurement=bytes(args["measurement"]),
+                attestation_digest=bytes(args["attestation_digest"]),
+                encryption_key_digest=bytes(args["encryption_key_digest"]),
+                expiry=args["expiry"],
+            )
+        case "EnclaveRevoked":
+            return EnclaveRevoked(place, args["enclave_key"])
+        case "MeasurementAllowed" | "MeasurementRevoked":
+            allowed = event.name == "MeasurementAllowed"
+            return MeasurementChanged(place, bytes(args["measurement"]), allowed)
+        case _:
+            return None
+
+
+def _call(kind: CallKind, function: ContractFunction) -> Call:
+    return Call(kind, str(function.address), bytes(HexBytes(function._encode_transaction_data())))
+
+
+def _revert_or_trouble(error: ContractLogicError | Web3RPCError) -> Exception:
+    """ContractReverted, unless the endpoint speaks of itself and not of the call."""
+    if isinstance(error, ContractLogicError):
+        return reverted(error)
+    answer = (error.rpc_response or {}).get("error", {})
+    if answer.get("code") in _REVERT_CODES and "revert" in _words(error).lower():
+        return reverted(error)
+    return ChainUnavailable(_words(error))
+
+
+def _words(error: Exception) -> str:
+    """What the endpoint said, without the URL, which may carry a key."""
+    if isinstance(error, requests.RequestException):
+        return type(error).__name__
+    if isinstance(error, Web3RPCError) and error.rpc_response:
+        return str(error.rpc_response.get("error", {}).get("message", "no message"))
+    return str(getattr(error, "message", None) or error)

@@ -1,0 +1,239 @@
+"""What goes wrong in the oracle, by name; and what the endpoints' own words mean."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from settlement.errors import InvalidInput, RaphaError
+from settlement.types import to_hex
+
+
+class NotKnown(RaphaError, LookupError):
+    """Base of all answers about things that this oracle has not seen."""
+
+
+class JobUnknown(NotKnown):
+    """No such job in the finalized chain."""
+
+    def __init__(self, job_id: bytes) -> None:
+        self.job_id = job_id
+        super().__init__(f"no job {to_hex(job_id)} in the finalized chain")
+
+
+class ReceiptUnknown(NotKnown):
+    """No such receipt was handed in."""
+
+    def __init__(self, digest: bytes) -> None:
+        self.digest = digest
+        super().__init__(f"no receipt {to_hex(digest)}")
+
+
+class AttestationUnknown(NotKnown):
+    """No such attestation was handed in."""
+
+    def __init__(self, digest: bytes) -> None:
+        self.digest = digest
+        super().__init__(f"no attestation {to_hex(digest)}")
+
+
+class EscrowUnknown(NotKnown):
+    """No such escrow was handed in."""
+
+    def __init__(self, job_id: bytes) -> None:
+        self.job_id = job_id
+        super().__init__(f"no escrow for job {to_hex(job_id)}")
+
+
+class NodeUnknown(NotKnown):
+    """The node is not registered and active, or has no registered enclave."""
+
+    def __init__(self, node_id: int, reason: str) -> None:
+        self.node_id = node_id
+        self.reason = reason
+        super().__init__(f"node {node_id} {reason}")
+
+
+class StaleChallenge(InvalidInput):
+    """The evidence does not answer a live challenge of this operator: ask for new challenges."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"{reason}; ask for new challenges and quote again")
+
+
+class MeasurementNotAllowed(InvalidInput):
+    """The enclave runs something that governance has not allowed."""
+
+    def __init__(self, measurement: bytes) -> None:
+        self.measurement = measurement
+        super().__init__(f"measurement {to_hex(measurement)} is not allowed on chain")
+
+
+class ExpiryRefused(InvalidInput):
+    """A peer asked for a registration longer than this operator vouches for. Unix seconds."""
+
+    def __init__(self, expiry: int, latest: int) -> None:
+        self.expiry = expiry
+        self.latest = latest
+        super().__init__(f"registration until {expiry} asked, at most {latest} is signed")
+
+
+class EpochMismatch(InvalidInput):
+    """The committee that a peer asked for is not the present one."""
+
+    final = False
+
+    def __init__(self, asked: int, present: int) -> None:
+        self.asked = asked
+        self.present = present
+        super().__init__(f"asked to sign in epoch {asked}, the committee's is {present}")
+
+
+class QuorumNotReached(RaphaError):
+    """Too few operators signed or answered for now; `refusals` says why, by peer."""
+
+    final = False
+
+    def __init__(self, have: int, need: int, refusals: Mapping[str, str]) -> None:
+        self.have = have
+        self.need = need
+        self.refusals = dict(refusals)
+        why = "; ".join(f"{peer}: {reason}" for peer, reason in self.refusals.items())
+        super().__init__(f"{have} of {need} operators ({why or 'no peers are configured'})")
+
+
+class AuthorizationLate(InvalidInput):
+    """The payer's authorization has run out, or starts too late to be used. Unix seconds."""
+
+    def __init__(self, now: int, valid_before: int) -> None:
+        self.now = now
+        self.valid_before = valid_before
+        super().__init__(f"the authorization was good before {valid_before}, it is {now}")
+
+
+class PeerTokenRefused(RaphaError, PermissionError):
+    """A committee route was called without the operators' token."""
+
+    def __init__(self) -> None:
+        super().__init__("committee routes need the operators' bearer token")
+
+
+class BodyTooLarge(InvalidInput):
+    """A request's body is longer than any honest one. Bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__(f"the body is longer than {limit} bytes")
+
+
+class NotRelaying(RaphaError, RuntimeError):
+    """This operator only signs: receipts, escrows and evidence go to a relaying one."""
+
+    def __init__(self) -> None:
+        super().__init__("this operator relays nothing; use the relaying operator's address")
+
+
+class ConfigurationRefused(InvalidInput):
+    """The oracle does not start with this configuration."""
+
+
+class TestKeyRefused(ConfigurationRefused):
+    """A private key that everybody knows was configured for a chain with real money."""
+
+    __test__ = False  # not a test case, whatever its name
+
+    def __init__(self, address: str, chain_id: int) -> None:
+        self.address = address
+        self.chain_id = chain_id
+        super().__init__(f"the key of {address} is public; chain {chain_id} needs one of your own")
+
+
+class SecretFileInvalid(ConfigurationRefused):
+    """A secret file is missing or does not hold what it should. Its content is never shown."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"{path}: {reason}")
+
+
+class DatabaseOfOtherDeployment(ConfigurationRefused):
+    """The database was filled from another chain or vault."""
+
+    def __init__(self, chain_id: int, vault: str) -> None:
+        self.chain_id = chain_id
+        self.vault = vault
+        super().__init__(f"the database belongs to vault {vault} on chain {chain_id}")
+
+
+class ChainUnavailable(RaphaError, ConnectionError):
+    """The RPC endpoint gave no usable answer for now."""
+
+    final = False
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"the chain's endpoint is unavailable: {reason}")
+
+
+class LogRangeRefused(RaphaError):
+    """The endpoint will not give the logs of so many blocks at once: ask for fewer."""
+
+    final = False
+
+    def __init__(self, first: int, last: int) -> None:
+        self.first = first
+        self.last = last
+        super().__init__(f"the endpoint refuses logs of blocks {first} to {last} at once")
+
+
+class TransactionRefused(RaphaError):
+    """The endpoint does not take a signed transaction for now, such as for want of gas money."""
+
+    final = False
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"the endpoint refused the transaction: {reason}")
+
+
+class Delivery(StrEnum):
+    """What became of handing a signed transaction to the endpoint."""
+
+    SENT = "sent"
+    KNOWN = "known"
+    NONCE_USED = "nonce used"
+
+
+# Endpoints (geth, bor, erigon, anvil) agree neither on codes nor on words: read here only.
+_KNOWN = ("already known", "already imported", "known transaction", "alreadyknown")
+_NONCE_USED = ("nonce too low", "nonce is too low", "oldnonce", "nonce has already been used")
+_RANGE = (
+    "block range",
+    "range is too",
+    "range too",
+    "query returned more than",
+    "too many",
+    "limit exceeded",
+    "response size",
+    "exceeds the range",
+)
+
+
+def delivery_of(message: str) -> Delivery:
+    """What an endpoint's refusal of a raw transaction means.
+
+    Raises:
+        TransactionRefused: unless it says that it has the transaction, or that its nonce is used.
+    """
+    words = message.lower()
+    if any(phrase in words for phrase in _KNOWN):
+        return Delivery.KNOWN
+    if any(phrase in words for phrase in _NONCE_USED):
+        return Delivery.NONCE_USED
+    raise TransactionRefused(message)
+
+
+def is_range_refusal(message: str) -> bool:
+    """Whether an endpoint's error about logs says that the range was too large."""
+    words = message.lower()
+    return any(phrase in words for phrase in _RANGE)

@@ -1,0 +1,197 @@
+"""What the chain says, as typed facts, and what the oracle asks of a chain."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from oracle.errors import Delivery
+from settlement.contracts import Authorization, Claim, Outcome
+from settlement.models import EnclaveRegistration, JobTerms
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block's number, hash and time (Unix seconds)."""
+
+    number: int
+    hash: bytes
+    time: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the chain an event stands."""
+
+    block: int
+    index: int
+    transaction: bytes
+
+
+@dataclass(frozen=True)
+class JobOpened:
+    """A job's budget is in escrow."""
+
+    place: Place
+    job_id: bytes
+    terms: JobTerms
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A receipt was paid: `amount` newly, `paid` in all; USDC base units."""
+
+    place: Place
+    job_id: bytes
+    receipt_digest: bytes
+    records: int
+    epochs: int
+    amount: int
+    paid: int
+
+
+@dataclass(frozen=True)
+class JobClosed:
+    """A job ended, by completion (with its output digest) or by time (zero)."""
+
+    place: Place
+    job_id: bytes
+    paid: int
+    refunded: int
+    output_digest: bytes
+
+
+@dataclass(frozen=True)
+class EnclaveRegistered:
+    """An enclave key was registered or renewed."""
+
+    place: Place
+    enclave_key: str
+    node_id: int
+    measurement: bytes
+    attestation_digest: bytes
+    encryption_key_digest: bytes
+    expiry: int
+
+
+@dataclass(frozen=True)
+class EnclaveRevoked:
+    """An enclave key was revoked, for good."""
+
+    place: Place
+    enclave_key: str
+
+
+@dataclass(frozen=True)
+class MeasurementChanged:
+    """A measurement was allowed or revoked."""
+
+    place: Place
+    measurement: bytes
+    allowed: bool
+
+
+Event = JobOpened | Settled | JobClosed | EnclaveRegistered | EnclaveRevoked | MeasurementChanged
+
+
+class CallKind(StrEnum):
+    """What a transaction is for."""
+
+    SETTLE = "settle"
+    REGISTER = "register"
+    OPEN = "open"
+
+
+@dataclass(frozen=True)
+class Call:
+    """Calldata for one contract."""
+
+    kind: CallKind
+    to: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Fees:
+    """The next block's base fee and the tip that is customary now, wei per gas."""
+
+    base_fee: int
+    tip: int
+
+
+@dataclass(frozen=True)
+class Mined:
+    """A transaction's receipt: its block, and whether it succeeded."""
+
+    block: int
+    success: bool
+
+
+@dataclass(frozen=True)
+class Committee:
+    """The present committee's epoch and how many of it must sign."""
+
+    epoch: int
+    threshold: int
+
+
+class Chain(Protocol):
+    """A chain with the settlement's contracts.
+
+    Reads raise `ChainUnavailable` when the endpoint gives no answer; a call that would revert
+    raises `ContractReverted` with the contract's reason.
+    """
+
+    def check(self) -> None:
+        """Make sure of chain id, code and wiring. Raises `settlement.contracts.WrongChain`."""
+
+    def finalized(self) -> Block:
+        """The newest block that is final."""
+
+    def latest(self) -> int:
+        """The newest block's number."""
+
+    def block(self, number: int) -> Block | None:
+        """The block at a height, None above the tip."""
+
+    def events(self, first: int, last: int) -> Sequence[Event]:
+        """All events of vault and enclave registry in these blocks, in order. LogRangeRefused."""
+
+    def committee(self) -> Committee:
+        """The present committee."""
+
+    def is_member(self, account: str) -> bool:
+        """Whether an account is in the present committee."""
+
+    def is_measurement_allowed(self, measurement: bytes) -> bool:
+        """Whether governance allows a measurement."""
+
+    def is_node_active(self, node_id: int) -> bool:
+        """Whether a node is registered and takes jobs."""
+
+    def settle_call(self, claims: Sequence[Claim]) -> Call:
+        """Calldata that settles a batch."""
+
+    def register_call(self, registration: EnclaveRegistration, signatures: Sequence[bytes]) -> Call:
+        """Calldata that registers an enclave; signatures sorted by signer."""
+
+    def open_call(self, terms: JobTerms, authorization: Authorization) -> Call:
+        """Calldata that opens a job by the payer's authorization."""
+
+    def simulate_settle(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
+        """Each item's outcome, were the batch settled now."""
+
+    def estimate_gas(self, call: Call, sender: str) -> int:
+        """Gas that a call would use now; doing it shows whether the call would revert."""
+
+    def fees(self) -> Fees:
+        """Fees as they are now."""
+
+    def next_nonce(self, account: str, *, final: bool) -> int:
+        """How many of the account's transactions are in the latest, or in the final, block."""
+
+    def send(self, raw: bytes) -> Delivery:
+        """Hand over a signed transaction. TransactionRefused when the endpoint won't have it."""
+
+    def mined(self, transaction: bytes) -> Mined | None:
+        """A transaction's receipt, None as long as it is not in a block."""

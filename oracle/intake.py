@@ -1,0 +1,225 @@
+"""Taking in receipts and escrows: durable before the answer, idempotent by digest."""
+
+from collections.abc import Callable
+
+import structlog
+from sqlalchemy import select
+
+from oracle.errors import (
+    AuthorizationLate,
+    EscrowUnknown,
+    JobUnknown,
+    NodeUnknown,
+    ReceiptUnknown,
+)
+from oracle.messages import (
+    EscrowRequest,
+    EscrowStatus,
+    JobState,
+    JobStatus,
+    JobTransaction,
+    NodeStatus,
+    ReceiptStatus,
+    Status,
+)
+from oracle.store.database import Store
+from oracle.store.tables import (
+    AttestationRow,
+    EnclaveRow,
+    EscrowRow,
+    JobEventRow,
+    JobRow,
+    ReceiptRow,
+)
+from oracle.verdicts import best, chain_time, enclave_fact, rejudge, status_of
+from settlement.contracts import Authorization, authorization_signer
+from settlement.deployment import Deployment
+from settlement.eip712 import job_id, receipt_digest, recover_signer
+from settlement.errors import InvalidSignature
+from settlement.models import JobTerms, SignedReceipt
+from settlement.types import to_hex
+
+_log = structlog.get_logger(__name__)
+
+
+class Intake:
+    """Takes in what clients bring, and tells them where it stands."""
+
+    def __init__(self, store: Store, deployment: Deployment, clock: Callable[[], int]) -> None:
+        self._store = store
+        self._deployment = deployment
+        self._clock = clock
+
+    def submit_receipt(self, signed: SignedReceipt) -> ReceiptStatus:
+        """Keep a receipt and judge it; the same one again gets the same answer.
+
+        Raises:
+            InvalidSignature: when nobody can have signed it.
+        """
+        receipt = signed.receipt
+        digest = receipt_digest(receipt, self._deployment.vault_domain)
+        signer = recover_signer(digest, signed.signature)
+        with self._store.write() as session:
+            row = session.get(ReceiptRow, (digest, signer))
+            if row is None:
+                row = ReceiptRow(
+                    **receipt.model_dump(),
+                    digest=digest,
+                    signer=signer,
+                    signature=signed.signature,
+                    received_at=self._clock(),
+                    status=Status.WAITING,
+                    amount=0,
+                )
+                session.add(row)
+            if row.status in (Status.WAITING, Status.REJECTED):
+                now = max(self._clock(), chain_time(session))
+                rejudge(session, [row], grace=self._deployment.grace_period, now=now)
+        _log.info("receipt taken in", receipt=to_hex(digest), status=row.status, reason=row.reason)
+        return status_of(row)
+
+    def receipt(self, digest: bytes) -> ReceiptStatus:
+        """Where a receipt stands. Raises ReceiptUnknown."""
+        with self._store.read() as session:
+            row = best(session.scalars(select(ReceiptRow).where(ReceiptRow.digest == digest)))
+        if row is None:
+            raise ReceiptUnknown(digest)
+        return status_of(row)
+
+    def submit_escrow(self, request: EscrowRequest) -> EscrowStatus:
+        """Keep terms and authorization for the relayer; idempotent by job id.
+
+        A later authorization for the same job takes the place of one that was rejected, or that is
+        not by the payer's own key when the later one is: nobody can block a job by a false one.
+
+        Raises:
+            AuthorizationLate: when the authorization has run out already.
+        """
+        terms, authorization = request.terms, request.authorization
+        if authorization.valid_before <= self._clock():
+            raise AuthorizationLate(self._clock(), authorization.valid_before)
+        key = job_id(terms, self._deployment.vault_domain)
+        with self._store.write() as session:
+            row = session.get(EscrowRow, key)
+            opened = session.scalars(
+                select(JobEventRow).where(JobEventRow.job_id == key, JobEventRow.event == "opened")
+            ).first()
+            if row is None or self._displaces(row, terms, authorization):
+                row = session.merge(
+                    EscrowRow(
+                        job_id=key,
+                        terms=terms.model_dump_json(),
+                        **authorization.model_dump(),
+                        status=Status.SETTLED if opened else Status.ACCEPTED,
+                        reason=None,
+                        detail=None,
+                        slot=None,
+                        transaction=opened.transaction if opened else None,
+                    )
+                )
+        _log.info("escrow taken in", job=to_hex(key), status=row.status)
+        return _escrow_status(row)
+
+    def escrow(self, key: bytes) -> EscrowStatus:
+        """Where an escrow stands. Raises EscrowUnknown."""
+        with self._store.read() as session:
+            row = session.get(EscrowRow, key)
+        if row is None:
+            raise EscrowUnknown(key)
+        return _escrow_status(row)
+
+    def job(self, key: bytes) -> JobStatus:
+        """A job as the finalized chain has it. Raises JobUnknown."""
+        with self._store.read() as session:
+            row = session.get(JobRow, key)
+            if row is None:
+                raise JobUnknown(key)
+            events = session.scalars(
+                select(JobEventRow)
+                .where(JobEventRow.job_id == key)
+                .order_by(JobEventRow.block, JobEventRow.position)
+            ).all()
+            receipts = session.scalars(
+                select(ReceiptRow)
+                .where(ReceiptRow.job_id == key)
+                .order_by(ReceiptRow.records, ReceiptRow.epochs, ReceiptRow.digest)
+            ).all()
+        return JobStatus(
+            job_id=key,
+            terms=JobTerms.model_validate_json(row.terms),
+            state=JobState(row.state),
+            funded=row.funded,
+            paid=row.paid,
+            refunded=row.refunded,
+            records=row.records,
+            epochs=row.epochs,
+            output_digest=row.output_digest,
+            receipts=tuple(status_of(receipt) for receipt in receipts),
+            transactions=tuple(
+                JobTransaction.model_validate(
+                    {
+                        "event": event.event,
+                        "transaction": event.transaction,
+                        "block": event.block,
+                        "amount": event.amount,
+                    }
+                )
+                for event in events
+            ),
+        )
+
+    def nodes(self) -> list[NodeStatus]:
+        """All registered enclave keys by node; of one node valid ones first, then by expiry."""
+        with self._store.read() as session:
+            now = max(self._clock(), chain_time(session))
+            statuses = []
+            for row in session.scalars(select(EnclaveRow).where(EnclaveRow.node_id != 0)):
+                fact = enclave_fact(session, row.enclave_key)
+                evidence = session.get(AttestationRow, row.attestation_digest)
+                allowed = fact is not None and fact.measurement_allowed
+                statuses.append(
+                    NodeStatus(
+                        node_id=row.node_id,
+                        enclave_key=row.enclave_key,
+                        encryption_key=evidence.encryption_key if evidence else None,
+                        measurement=row.measurement,
+                        expiry=row.expiry,
+                        revoked=row.revoked,
+                        valid=allowed and not row.revoked and now < row.expiry,
+                    )
+                )
+        return sorted(statuses, key=lambda s: (s.node_id, not s.valid, -s.expiry, s.enclave_key))
+
+    def node(self, node_id: int) -> NodeStatus:
+        """The node's best enclave key. Raises NodeUnknown."""
+        for status in self.nodes():
+            if status.node_id == node_id:
+                return status
+        raise NodeUnknown(node_id, "has no registered enclave")
+
+    def _displaces(self, row: EscrowRow, terms: JobTerms, new: Authorization) -> bool:
+        if row.status == Status.REJECTED:
+            return True
+        old = Authorization(
+            valid_after=row.valid_after, valid_before=row.valid_before, signature=row.signature
+        )
+        return row.status == Status.ACCEPTED and (
+            self._is_own(terms, new) and not self._is_own(terms, old)
+        )
+
+    def _is_own(self, terms: JobTerms, authorization: Authorization) -> bool:
+        """Whether the payer's own key signed; for a smart wallet only the chain can tell."""
+        try:
+            return authorization_signer(self._deployment, terms, authorization) == terms.payer
+        except InvalidSignature:
+            return False
+
+
+def _escrow_status(row: EscrowRow) -> EscrowStatus:
+    return EscrowStatus(
+        job_id=row.job_id,
+        status=Status(row.status),
+        reason=row.reason,
+        detail=row.detail,
+        transaction=row.transaction,
+    )

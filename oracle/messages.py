@@ -1,0 +1,233 @@
+"""What travels between the oracle and those who use it; server and client share these models."""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from settlement.contracts import Authorization
+from settlement.models import EnclaveRegistration, JobTerms, Receipt, SignedReceipt
+from settlement.types import Address, Bytes32, Frozen, HexData, Signature, UInt64, Usdc
+
+MAX_CHALLENGES = 32
+"""The most operators whose challenges one nonce may carry."""
+
+
+class Status(StrEnum):
+    """How far a receipt, an escrow or an attestation has come.
+
+    WAITING: something it rests on is not there yet (a receipt's job, an attestation's quorum).
+    ACCEPTED: durable and due for a transaction. SUBMITTED: in a persisted transaction.
+    SETTLED: final on chain. REJECTED: see `reason`; it is judged anew when a fact about it changes.
+    """
+
+    WAITING = "WAITING"
+    ACCEPTED = "ACCEPTED"
+    SUBMITTED = "SUBMITTED"
+    SETTLED = "SETTLED"
+    REJECTED = "REJECTED"
+
+
+class Problem(Frozen):
+    """An error as RFC 9457 has it; `code` is its stable name, `final` says whether to give up."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    final: bool
+    data: dict[str, str | int | bool | None] = Field(default_factory=dict)
+
+
+class Readiness(Frozen):
+    """Whether the oracle does its work now; `checks` says per part "ok" or what is wrong."""
+
+    ready: bool
+    checks: dict[str, str]
+
+
+class ChallengeRequest(Frozen):
+    """Who wants to be attested: the node and the enclave's signing key."""
+
+    node_id: UInt64 = Field(gt=0)
+    enclave_key: Address
+
+
+class ChallengeSet(Frozen):
+    """The operators' challenges, and the nonce that the quote has to carry.
+
+    `nonce` is keccak-256 over the sorted challenges; `expires_at` is Unix seconds.
+    """
+
+    challenges: tuple[Bytes32, ...] = Field(min_length=1, max_length=MAX_CHALLENGES)
+    nonce: Bytes32
+    expires_at: UInt64
+
+
+class PeerChallenge(Frozen):
+    """One operator's own challenge, good until `expires_at` (Unix seconds)."""
+
+    challenge: Bytes32
+    expires_at: UInt64
+
+
+class Evidence(Frozen):
+    """An enclave's case: its quote and all that the quote's `report_data` is to bind.
+
+    `encryption_key` is the raw X25519 public key, `challenges` those of the `ChallengeSet`.
+    """
+
+    node_id: UInt64 = Field(gt=0)
+    enclave_key: Address
+    encryption_key: Bytes32
+    configuration: Bytes32
+    challenges: tuple[Bytes32, ...] = Field(min_length=1, max_length=MAX_CHALLENGES)
+    quote: HexData = Field(max_length=16_384)
+
+
+class AttestationStatus(Frozen):
+    """Where an attestation stands. `digest` is the quote's attestation digest.
+
+    `expiry` (Unix seconds) is the registration's once the committee has signed. `reason` names the
+    error that it waits for or was rejected with.
+    """
+
+    digest: Bytes32
+    node_id: UInt64
+    enclave_key: Address
+    status: Status
+    reason: str | None = None
+    detail: str | None = None
+    expiry: UInt64 | None = None
+    transaction: Bytes32 | None = None
+
+
+class SignatureRequest(Frozen):
+    """A peer's wish: check this evidence and sign its registration until `expiry` in `epoch`."""
+
+    evidence: Evidence
+    expiry: UInt64
+    epoch: UInt64
+
+
+class SignatureAnswer(Frozen):
+    """One operator's signature over the registration that it derived itself from the evidence."""
+
+    signer: Address
+    signature: Signature
+    registration: EnclaveRegistration
+
+
+class NodeStatus(Frozen):
+    """A registered enclave key of a node.
+
+    `encryption_key` is known for evidence that came through this oracle. `valid`: may sign receipts
+    now, which is unexpired, unrevoked and with an allowed measurement. `expiry` is Unix seconds.
+    """
+
+    node_id: UInt64
+    enclave_key: Address
+    encryption_key: Bytes32 | None
+    measurement: Bytes32
+    expiry: UInt64
+    revoked: bool
+    valid: bool
+
+
+class EscrowRequest(Frozen):
+    """Terms to escrow, and the payer's one signature for them."""
+
+    terms: JobTerms
+    authorization: Authorization
+
+
+class EscrowStatus(Frozen):
+    """Where an escrow stands; SETTLED means that the job is open on chain, and final."""
+
+    job_id: Bytes32
+    status: Status
+    reason: str | None = None
+    detail: str | None = None
+    transaction: Bytes32 | None = None
+
+
+class ReceiptStatus(Frozen):
+    """Where a receipt stands. `digest` is the EIP-712 digest that the enclave signed.
+
+    A receipt whose work a later cumulative one settled is SETTLED with reason "Covered".
+    `amount` is what its own settlement paid, USDC base units.
+    """
+
+    digest: Bytes32
+    job_id: Bytes32
+    records: UInt64
+    epochs: UInt64
+    complete: bool
+    status: Status
+    reason: str | None = None
+    transaction: Bytes32 | None = None
+    block: int | None = None
+    amount: Usdc = 0
+
+
+class JobState(StrEnum):
+    """A job on chain."""
+
+    OPEN = "OPEN"
+    CLOSED = "CLOSED"
+
+
+class JobTransaction(Frozen):
+    """One final event of a job. `amount`: base units escrowed, paid or refunded by it."""
+
+    event: Literal["opened", "settled", "closed"]
+    transaction: Bytes32
+    block: int
+    amount: Usdc
+
+
+class JobStatus(Frozen):
+    """A job as the finalized chain has it; amounts are USDC base units.
+
+    `records` and `epochs` are the highest settled counters.
+    """
+
+    job_id: Bytes32
+    terms: JobTerms
+    state: JobState
+    funded: Usdc
+    paid: Usdc
+    refunded: Usdc
+    records: UInt64
+    epochs: UInt64
+    output_digest: Bytes32 | None
+    receipts: tuple[ReceiptStatus, ...]
+    transactions: tuple[JobTransaction, ...]
+
+
+__all__ = [
+    "MAX_CHALLENGES",
+    "AttestationStatus",
+    "Authorization",
+    "ChallengeRequest",
+    "ChallengeSet",
+    "EnclaveRegistration",
+    "EscrowRequest",
+    "EscrowStatus",
+    "Evidence",
+    "JobState",
+    "JobStatus",
+    "JobTerms",
+    "JobTransaction",
+    "NodeStatus",
+    "PeerChallenge",
+    "Problem",
+    "Readiness",
+    "Receipt",
+    "ReceiptStatus",
+    "SignatureAnswer",
+    "SignatureRequest",
+    "SignedReceipt",
+    "Status",
+]

@@ -1,0 +1,1 @@
+"""The oracle's durable store: tables, migrations and sessions."""

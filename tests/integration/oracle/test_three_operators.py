@@ -1,0 +1,323 @@
+"""Three operators as processes, the contracts on anvil: from evidence to a settled, closed job."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+from eth_utils import keccak
+from hexbytes import HexBytes
+from web3 import HTTPProvider, Web3
+
+from oracle.client import OracleClient, OracleRefused, OracleUnavailable
+from oracle.clients.edge.devplatform import DevPlatform
+from oracle.messages import EscrowRequest, Evidence, JobState, Status
+from settlement.contracts import Settlement
+from settlement.deploy import DeploymentParameters, deploy, deploy_test_usdc
+from settlement.deployment import Deployment
+from settlement.eip712 import job_id, receipt_digest, sign_digest
+from settlement.enclave import report_data
+from settlement.models import JobTerms, Receipt, SignedReceipt, Work
+from settlement.signer import LocalSigner
+
+ROOT = Path(__file__).resolve().parents[3]
+MEASUREMENT = keccak(text="measurement")
+CONFIGURATION = keccak(text="configuration")
+ENCRYPTION_KEY = keccak(text="encryption key")
+TOKEN = "the operators' shared token, long enough"
+T = TypeVar("T")
+
+
+def actor(name: str) -> LocalAccount:
+    account: LocalAccount = Account.from_key(keccak(text=f"rapha integration {name}"))
+    return account
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(ask: Callable[[], T | None], seconds: float = 40) -> T:
+    """The first answer that is something, within `seconds`."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        answer = ask()
+        if answer:
+            return answer
+        time.sleep(0.1)  # other processes are waited for
+    raise AssertionError("did not happen in time")
+
+
+def spawn(stack: ExitStack, command: list[str], log: Path, **env: str) -> subprocess.Popen[bytes]:
+    output = stack.enter_context(log.open("wb"))
+    process = subprocess.Popen(
+        command,
+        stdout=output,
+        stderr=output,
+        env={**os.environ, **env},
+        cwd=log.parent,
+        start_new_session=True,
+    )
+
+    def end() -> None:
+        # The whole group: npm's anvil is a launcher, whose child would outlive it.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    stack.callback(end)
+    return process
+
+
+@dataclass
+class Network:
+    """Anvil with the contracts, and three operators of which the first relays."""
+
+    w3: Web3
+    deployment: Deployment
+    platform: DevPlatform
+    operators: list[subprocess.Popen[bytes]]
+    start: Callable[[int], subprocess.Popen[bytes]]
+    client: OracleClient
+    directory: Path
+
+    def evidence(self) -> Evidence:
+        enclave = actor("enclave").address
+        challenges = self.client.create_challenge(1, enclave)
+        data = report_data(
+            chain_id=self.deployment.chain_id,
+            registry=self.deployment.enclave_registry,
+            enclave_key=enclave,
+            encryption_key=ENCRYPTION_KEY,
+            nonce=challenges.nonce,
+            configuration=CONFIGURATION,
+        )
+        return Evidence(
+            node_id=1,
+            enclave_key=enclave,
+            encryption_key=ENCRYPTION_KEY,
+            configuration=CONFIGURATION,
+            challenges=challenges.challenges,
+            quote=self.platform.quote(MEASUREMENT, data),
+        )
+
+    def terms(self) -> JobTerms:
+        now = int(self.w3.eth.get_block("latest")["timestamp"])
+        digest = keccak(text="work")
+        return JobTerms(
+            payer=actor("payer").address,
+            node_id=1,
+            price_per_record=100_000,
+            price_per_epoch=1_000_000,
+            budget=100_000_000,
+            deadline=now + 86_400,
+            work=Work(
+                model_digest=digest,
+                dataset_digest=digest,
+                policy_digest=digest,
+                result_key_digest=digest,
+            ),
+            salt=keccak(text="salt"),
+        )
+
+    def receipt(self, terms: JobTerms, records: int, *, by: str, done: bool) -> SignedReceipt:
+        receipt = Receipt(
+            job_id=job_id(terms, self.deployment.vault_domain),
+            records=records,
+            epochs=1,
+            records_root=keccak(text=f"root {records}"),
+            output_digest=keccak(text="output") if done else bytes(32),
+            complete=done,
+        )
+        digest = receipt_digest(receipt, self.deployment.vault_domain)
+        return SignedReceipt(receipt=receipt, signature=sign_digest(digest, actor(by).key))
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Iterator[Network]:
+    with ExitStack() as stack:
+        port = free_port()
+        anvil = str(ROOT / "node_modules/.bin/anvil")
+        chain = ["--block-time", "1", "--slots-in-an-epoch", "1", "--hardfork", "osaka"]
+        spawn(stack, [anvil, "--port", str(port), *chain], tmp_path / "anvil.log")
+        w3 = Web3(HTTPProvider(f"http://127.0.0.1:{port}"))
+        until(w3.is_connected)
+        w3.provider.make_request("evm_setIntervalMining", [0])  # type: ignore[arg-type]
+        w3.provider.make_request("evm_setAutomine", [True])  # type: ignore[arg-type]
+        deployment = _deploy(w3)
+        w3.provider.make_request("evm_setIntervalMining", [1])  # type: ignore[arg-type]
+        now = int(time.time())
+        platform = DevPlatform.create(now - 3600, chain_id=deployment.chain_id)
+        shared = {
+            "RPC_URL": f"http://127.0.0.1:{port}",
+            "DEPLOYMENT_FILE": _file(tmp_path, "deployment.json", deployment.model_dump_json()),
+            "COLLATERAL_FILE": _file(tmp_path, "collateral.json", platform.collateral_json()),
+            "PEER_TOKEN_FILE": _file(tmp_path, "token", TOKEN),
+            "POLL_INTERVAL": "0.2",
+        }
+        root = tmp_path / "root.der"
+        root.write_bytes(platform.root_der)
+        ports = [free_port() for _ in range(3)]
+
+        def start(index: int) -> subprocess.Popen[bytes]:
+            name = f"operator {index}"
+            own = {
+                "PORT": str(ports[index]),
+                "DATABASE_URL": f"sqlite:///{tmp_path / name}.db",
+                "COMMITTEE_KEY_FILE": _file(tmp_path, f"{name}.key", actor(name).key.hex()),
+                "DEV_ROOT_FILE": str(root),
+            }
+            if index == 0:
+                own["RELAY"] = "true"
+                own["RELAYER_KEY_FILE"] = _file(tmp_path, "relayer", actor("relayer").key.hex())
+                own["PEERS"] = ",".join(f"http://127.0.0.1:{port}" for port in ports[1:])
+            env = {f"RAPHA_ORACLE_{key}": value for key, value in (shared | own).items()}
+            command = [sys.executable, "-m", "oracle.cli", "serve"]
+            return spawn(stack, command, tmp_path / f"{name}.log", **env, PYTHONPATH=str(ROOT))
+
+        operators = [start(index) for index in range(3)]
+        for operator_port in ports:
+            _wait_ready(f"http://127.0.0.1:{operator_port}")
+        client = stack.enter_context(OracleClient(f"http://127.0.0.1:{ports[0]}"))
+        yield Network(w3, deployment, platform, operators, start, client, tmp_path)
+
+
+def _wait_ready(url: str) -> None:
+    def ready() -> bool:
+        try:
+            with OracleClient(url) as client:
+                return client.health().ready
+        except OracleUnavailable:
+            return False
+
+    until(ready)
+
+
+def _file(directory: Path, name: str, content: str) -> str:
+    path = directory / name
+    path.write_text(content)
+    return str(path)
+
+
+def _deploy(w3: Web3) -> Deployment:
+    for name in ("deployer", "registrar", "relayer"):
+        w3.provider.make_request(
+            "anvil_setBalance",  # type: ignore[arg-type]
+            [actor(name).address, hex(10**21)],
+        )
+    deployer = LocalSigner(actor("deployer"))
+    usdc = deploy_test_usdc(w3, deployer)
+    members = sorted((actor(f"operator {i}").address for i in range(3)), key=str.lower)
+    deployment = deploy(
+        w3,
+        deployer,
+        usdc,
+        DeploymentParameters(
+            proposers=(actor("proposer").address,),
+            guardian=actor("guardian").address,
+            registrar=actor("registrar").address,
+            protocol=actor("protocol").address,
+            committee=tuple(members),
+            threshold=2,
+            measurements=(MEASUREMENT,),
+            grace_period=86_400,
+            timelock_delay=3600,
+        ),
+    )
+    settlement = Settlement(w3, deployment, deployer)
+    settlement.transact(settlement.usdc.functions.mint(actor("payer").address, 10**9))
+    registrar = Settlement(w3, deployment, LocalSigner(actor("registrar")))
+    registrar.transact(
+        registrar.nodes.functions.register_node(
+            actor("owner").address,
+            actor("hospital").address,
+            actor("onboarder").address,
+            keccak(text="hardware"),
+        )
+    )
+    return deployment
+
+
+def settled(ask: Callable[[], Any]) -> Any:
+    """Wait until what `ask` returns is SETTLED."""
+
+    def check() -> Any:
+        status = ask()
+        assert status.status is not Status.REJECTED, status
+        return status if status.status is Status.SETTLED else None
+
+    return until(check)
+
+
+def test_from_evidence_to_a_closed_job_through_a_killed_relayer_and_a_dead_peer(
+    network: Network,
+) -> None:
+    client = network.client
+    digest = client.submit_attestation(network.evidence()).digest
+    settled(lambda: client.attestation(digest))
+    node = client.node(1)
+    assert (node.valid, node.encryption_key) == (True, ENCRYPTION_KEY)
+
+    terms = network.terms()
+    payer = Settlement(network.w3, network.deployment, LocalSigner(actor("payer")))
+    client.submit_escrow(EscrowRequest(terms=terms, authorization=payer.authorize(terms)))
+    job = job_id(terms, network.deployment.vault_domain)
+    settled(lambda: client.escrow(job))
+    assert client.job(job).state is JobState.OPEN
+
+    forged = client.submit_receipt(network.receipt(terms, 99, by="forger", done=False))
+    assert (forged.status, forged.reason) == (Status.REJECTED, "EnclaveUnknown")
+    first = client.submit_receipt(network.receipt(terms, 10, by="enclave", done=False))
+    assert first.status is Status.ACCEPTED
+
+    # The relaying operator dies without a word, and comes back to what it had promised.
+    network.operators[0].kill()
+    network.operators[0].wait()
+    with pytest.raises(OracleUnavailable):
+        client.receipt(first.digest)
+    network.operators[2].kill()
+    network.start(0)
+    _wait_ready(client.base_url)
+    paid = settled(lambda: client.receipt(first.digest))
+    assert paid.amount == 2_000_000
+    assert network.w3.eth.get_transaction_receipt(HexBytes(paid.transaction))["status"] == 1
+
+    # With one peer dead there is still a quorum of two.
+    again = client.submit_attestation(network.evidence()).digest
+    settled(lambda: client.attestation(again))
+
+    last = network.receipt(terms, 30, by="enclave", done=True)
+    digest = client.submit_receipt(last).digest
+    assert settled(lambda: client.receipt(digest)).amount == 2_000_000
+    closed = client.job(job)
+    assert (closed.state, closed.paid, closed.refunded) == (
+        JobState.CLOSED,
+        4_000_000,
+        96_000_000,
+    )
+    assert payer.job(job).paid == 4_000_000
+
+    with pytest.raises(OracleRefused) as caught:
+        client.job(bytes(32))
+    assert caught.value.code == "JobUnknown"
+
+
+def test_an_operator_ends_cleanly_when_it_is_told_to(network: Network) -> None:
+    begun = time.monotonic()
+    network.operators[0].send_signal(signal.SIGTERM)
+    assert network.operators[0].wait(timeout=10) == 0
+    assert time.monotonic() - begun < 3
+    last = (network.directory / "operator 0.log").read_text().splitlines()[-1]
+    assert '"oracle stopped"' in last

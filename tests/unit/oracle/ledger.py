@@ -1,0 +1,442 @@
+"""A chain in memory with the contracts' own rules, blocks, a mempool and reorganisations.
+
+It stands in for an endpoint where a test has to stop the oracle between two steps. Calldata is JSON
+here; the rules are those of `contracts/`, and the integration tests run the contracts themselves.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from eth_account import Account
+from eth_account.typed_transactions import TypedTransaction
+from eth_utils import keccak, to_checksum_address
+from hexbytes import HexBytes
+
+from oracle.errors import ChainUnavailable, Delivery, LogRangeRefused, TransactionRefused
+from oracle.facts import (
+    Block,
+    Call,
+    CallKind,
+    Committee,
+    EnclaveRegistered,
+    EnclaveRevoked,
+    Event,
+    Fees,
+    JobClosed,
+    JobOpened,
+    MeasurementChanged,
+    Mined,
+    Place,
+    Settled,
+)
+from settlement.contracts import Authorization, Claim, Outcome, authorization_signer
+from settlement.deployment import Deployment
+from settlement.eip712 import job_id, receipt_digest, recover_signer, registration_digest
+from settlement.errors import InvalidSignature
+from settlement.models import EnclaveRegistration, JobTerms, SignedReceipt
+from settlement.reverts import ContractReverted, Revert
+
+START = 1_800_000_000
+FINALITY = 2
+
+
+@dataclass
+class Job:
+    terms: JobTerms
+    paid: int = 0
+    closed: bool = False
+
+
+@dataclass
+class Enclave:
+    node_id: int
+    expiry: int
+    measurement: bytes
+    revoked: bool = False
+
+
+@dataclass
+class State:
+    jobs: dict[bytes, Job] = field(default_factory=dict)
+    enclaves: dict[str, Enclave] = field(default_factory=dict)
+    measurements: dict[bytes, bool] = field(default_factory=dict)
+    nodes: set[int] = field(default_factory=set)
+    members: tuple[str, ...] = ()
+    threshold: int = 1
+    epoch: int = 1
+    paused: bool = False
+    nonces: dict[str, int] = field(default_factory=dict)
+    receipts: dict[bytes, Mined] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+
+    def copy(self) -> "State":
+        """The same state, which changes on its own from here on."""
+        return replace(
+            self,
+            jobs={key: replace(job) for key, job in self.jobs.items()},
+            enclaves={key: replace(enclave) for key, enclave in self.enclaves.items()},
+            measurements=dict(self.measurements),
+            nodes=set(self.nodes),
+            nonces=dict(self.nonces),
+            receipts=dict(self.receipts),
+            events=list(self.events),
+        )
+
+
+@dataclass(frozen=True)
+class Pending:
+    sender: str
+    nonce: int
+    raw: bytes
+    fee: int
+
+
+class Ledger:
+    """`oracle.facts.Chain` in memory."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment = deployment
+        self.state = State()
+        self.time = START
+        self.base_fee = 10
+        self.down = False
+        self.max_range = 1_000_000
+        self.fork = 0
+        self.mempool: dict[tuple[str, int], Pending] = {}
+        self.sent: list[bytes] = []
+        self.refuse_sends = False
+        self._place = Place(0, 0, bytes(32))
+        self._blocks: list[tuple[Block, State]] = []
+        self._append()
+
+    # What the world does
+
+    def mine(self, *actions: Callable[["Ledger"], None], seconds: int = 1) -> Block:
+        """A block with these actions and with all that the mempool holds in nonce order."""
+        self.time += seconds
+        number = len(self._blocks)
+        for index, action in enumerate(actions):
+            self._place = Place(number, 1000 * index, keccak(text=f"act {number} {index}"))
+            action(self)
+        for pending in sorted(self.mempool.values(), key=lambda p: (p.sender, p.nonce)):
+            self._execute(pending, number)
+        return self._append()
+
+    def hold(self) -> Block:
+        """A block that takes nothing from the mempool, as when fees are too low."""
+        self.time += 1
+        return self._append()
+
+    def reorganise(self, depth: int) -> None:
+        """Drop the newest blocks; what was in them is gone, and new blocks have other hashes."""
+        del self._blocks[-depth:]
+        self.state = self._blocks[-1][1].copy()
+        self.fork += 1
+
+    def paid(self) -> dict[bytes, tuple[int, bool]]:
+        """Per job what was paid, and whether it is closed."""
+        return {key: (job.paid, job.closed) for key, job in self.state.jobs.items()}
+
+    def _append(self) -> Block:
+        number = len(self._blocks)
+        block = Block(number, keccak(text=f"block {number} fork {self.fork}"), self.time)
+        self._blocks.append((block, self.state.copy()))
+        return block
+
+    def _emit(self, event: Any) -> None:
+        self.state.events.append(event)
+        self._place = replace(self._place, index=self._place.index + 1)
+
+    def _execute(self, pending: Pending, number: int) -> None:
+        if pending.nonce != self.state.nonces.get(pending.sender, 0):
+            return
+        del self.mempool[(pending.sender, pending.nonce)]
+        transaction = keccak(pending.raw)
+        self._place = Place(number, 1_000_000 + 1000 * pending.nonce, transaction)
+        self.state.nonces[pending.sender] = pending.nonce + 1
+        before = self.state.copy()
+        try:
+            self._run(bytes(_fields(pending.raw)["data"]))
+            success = True
+        except ContractReverted:
+            self.state, success = before, False
+        self.state.receipts[transaction] = Mined(number, success)
+
+    def _run(self, data: bytes) -> None:
+        call = json.loads(data)
+        if call["kind"] == CallKind.SETTLE:
+            self._settle([_claim(item) for item in call["claims"]])
+        elif call["kind"] == CallKind.OPEN:
+            terms = JobTerms.model_validate(call["terms"])
+            self._open(terms, Authorization.model_validate(call["authorization"]))
+        else:
+            registration = EnclaveRegistration.model_validate(call["registration"])
+            self._register(registration, [bytes.fromhex(s) for s in call["signatures"]])
+
+    # The contracts' rules
+
+    def open(self, terms: JobTerms) -> bytes:
+        """Open a job by allowance."""
+        key = job_id(terms, self.deployment.vault_domain)
+        if key in self.state.jobs:
+            raise ContractReverted(Revert.VAULT_JOB_EXISTS.value)
+        if terms.node_id not in self.state.nodes:
+            raise ContractReverted(Revert.VAULT_NODE_IS_NOT_ACTIVE.value)
+        self.state.jobs[key] = Job(terms)
+        self._emit(JobOpened(self._place, key, terms))
+        return key
+
+    def _open(self, terms: JobTerms, authorization: Authorization) -> None:
+        key = job_id(terms, self.deployment.vault_domain)
+        if key in self.state.jobs:
+            raise ContractReverted(Revert.VAULT_JOB_EXISTS.value)
+        if authorization_signer(self.deployment, terms, authorization) != terms.payer:
+            raise ContractReverted(Revert.USDC_INVALID_SIGNATURE.value)
+        self.open(terms)
+
+    def _register(self, registration: EnclaveRegistration, signatures: list[bytes]) -> None:
+        digest = registration_digest(registration, self.deployment.enclave_domain)
+        known = self.state.enclaves.get(registration.enclave_key)
+        if registration.epoch != self.state.epoch:
+            raise ContractReverted(Revert.ENCLAVES_SIGNED_FOR_ANOTHER_COMMITTEE.value)
+        if not self.state.measurements.get(registration.measurement):
+            raise ContractReverted(Revert.ENCLAVES_MEASUREMENT_IS_NOT_ALLOWED.value)
+        if known and known.revoked:
+            raise ContractReverted(Revert.ENCLAVES_KEY_IS_REVOKED.value)
+        if known and registration.expiry <= known.expiry:
+            raise ContractReverted(Revert.ENCLAVES_REGISTRATION_IS_NOT_NEWER.value)
+        if len(signatures) < self.state.threshold:
+            raise ContractReverted(Revert.COMMITTEE_TOO_FEW_SIGNATURES.value)
+        previous = 0
+        for signature in signatures:
+            signer = recover_signer(digest, signature)
+            if signer not in self.state.members:
+                raise ContractReverted(Revert.COMMITTEE_SIGNER_IS_NOT_A_MEMBER.value)
+            if int(signer, 16) <= previous:
+                raise ContractReverted(Revert.COMMITTEE_SIGNATURES_NOT_SORTED.value)
+            previous = int(signer, 16)
+        self.register(registration)
+
+    def register(self, registration: EnclaveRegistration) -> None:
+        """Register an enclave, its signatures taken for good."""
+        r = registration
+        self.state.enclaves[r.enclave_key] = Enclave(r.node_id, r.expiry, r.measurement)
+        self._emit(
+            EnclaveRegistered(
+                self._place,
+                r.enclave_key,
+                r.node_id,
+                r.measurement,
+                r.attestation_digest,
+                r.encryption_key_digest,
+                r.expiry,
+            )
+        )
+
+    def allow(self, measurement: bytes, allowed: bool = True) -> None:
+        """Allow or revoke a measurement."""
+        self.state.measurements[measurement] = allowed
+        self._emit(MeasurementChanged(self._place, measurement, allowed))
+
+    def revoke(self, enclave_key: str) -> None:
+        """Revoke an enclave key."""
+        self.state.enclaves[enclave_key].revoked = True
+        self._emit(EnclaveRevoked(self._place, enclave_key))
+
+    def refund(self, key: bytes) -> None:
+        """Close a job by time."""
+        self._close(key, bytes(32))
+
+    def _close(self, key: bytes, output: bytes) -> None:
+        job = self.state.jobs[key]
+        job.closed = True
+        refunded = job.terms.budget - job.paid
+        self._emit(JobClosed(self._place, key, job.paid, refunded, output))
+
+    def _settle(self, claims: Sequence[Claim]) -> list[Outcome]:
+        if self.state.paused:
+            raise ContractReverted(Revert.VAULT_PAUSED.value)
+        return [self._settle_one(claim) for claim in claims]
+
+    def _settle_one(self, claim: Claim) -> Outcome:
+        receipt = claim.signed.receipt
+        key = job_id(claim.terms, self.deployment.vault_domain)
+        job = self.state.jobs.get(key)
+        if job is None:
+            return Outcome.UNKNOWN_JOB
+        if job.closed:
+            return Outcome.NOTHING_NEW
+        if self.time > claim.terms.deadline + self.deployment.grace_period:
+            return Outcome.TOO_LATE
+        if receipt.complete and receipt.output_digest == bytes(32):
+            return Outcome.OUTPUT_MISSING
+        earned = claim.terms.earned(receipt.records, receipt.epochs)
+        if not receipt.complete and earned <= job.paid:
+            return Outcome.NOTHING_NEW
+        digest = receipt_digest(receipt.model_copy(update={"job_id": key}), self._vault)
+        try:
+            enclave = self.state.enclaves.get(recover_signer(digest, claim.signed.signature))
+        except InvalidSignature:
+            return Outcome.ENCLAVE_REFUSED
+        if (
+            enclave is None
+            or enclave.revoked
+            or enclave.node_id != claim.terms.node_id
+            or enclave.expiry <= self.time
+            or not self.state.measurements.get(enclave.measurement)
+        ):
+            return Outcome.ENCLAVE_REFUSED
+        amount = max(earned - job.paid, 0)
+        job.paid += amount
+        self._emit(
+            Settled(
+                self._place, key, digest, receipt.records, receipt.epochs, amount, paid=job.paid
+            )
+        )
+        if receipt.complete:
+            self._close(key, receipt.output_digest)
+        return Outcome.PAID
+
+    @property
+    def _vault(self) -> Any:
+        return self.deployment.vault_domain
+
+    # What the oracle asks
+
+    def _reach(self) -> None:
+        if self.down:
+            raise ChainUnavailable("the endpoint is down")
+
+    def check(self) -> None:
+        self._reach()
+
+    def finalized(self) -> Block:
+        self._reach()
+        return self._blocks[max(len(self._blocks) - 1 - FINALITY, 0)][0]
+
+    def latest(self) -> int:
+        self._reach()
+        return len(self._blocks) - 1
+
+    def block(self, number: int) -> Block | None:
+        self._reach()
+        return self._blocks[number][0] if number < len(self._blocks) else None
+
+    def events(self, first: int, last: int) -> Sequence[Event]:
+        self._reach()
+        if last - first + 1 > self.max_range:
+            raise LogRangeRefused(first, last)
+        return [e for e in self.state.events if first <= e.place.block <= last]
+
+    def committee(self) -> Committee:
+        self._reach()
+        return Committee(self.state.epoch, self.state.threshold)
+
+    def is_member(self, account: str) -> bool:
+        self._reach()
+        return account in self.state.members
+
+    def is_measurement_allowed(self, measurement: bytes) -> bool:
+        self._reach()
+        return self.state.measurements.get(measurement, False)
+
+    def is_node_active(self, node_id: int) -> bool:
+        self._reach()
+        return node_id in self.state.nodes
+
+    def settle_call(self, claims: Sequence[Claim]) -> Call:
+        items = [
+            {
+                "terms": claim.terms.model_dump(mode="json"),
+                "signed": claim.signed.model_dump(mode="json"),
+            }
+            for claim in claims
+        ]
+        return self._call(CallKind.SETTLE, claims=items)
+
+    def register_call(self, registration: EnclaveRegistration, signatures: Sequence[bytes]) -> Call:
+        return self._call(
+            CallKind.REGISTER,
+            registration=registration.model_dump(mode="json"),
+            signatures=[signature.hex() for signature in signatures],
+        )
+
+    def open_call(self, terms: JobTerms, authorization: Authorization) -> Call:
+        return self._call(
+            CallKind.OPEN,
+            terms=terms.model_dump(mode="json"),
+            authorization=authorization.model_dump(mode="json"),
+        )
+
+    def _call(self, kind: CallKind, **values: Any) -> Call:
+        registry = kind is CallKind.REGISTER
+        to = self.deployment.enclave_registry if registry else self.deployment.vault
+        return Call(kind, to, json.dumps({"kind": kind, **values}).encode())
+
+    def simulate_settle(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
+        self._reach()
+        before = self.state.copy()
+        try:
+            return self._settle(claims)
+        finally:
+            self.state = before
+
+    def estimate_gas(self, call: Call, sender: str) -> int:
+        self._reach()
+        before = self.state.copy()
+        try:
+            self._run(call.data)
+        finally:
+            self.state = before
+        return 100_000
+
+    def fees(self) -> Fees:
+        self._reach()
+        return Fees(base_fee=self.base_fee, tip=1)
+
+    def next_nonce(self, account: str, *, final: bool) -> int:
+        self._reach()
+        at = max(len(self._blocks) - 1 - FINALITY, 0) if final else -1
+        return self._blocks[at][1].nonces.get(account, 0)
+
+    def send(self, raw: bytes) -> Delivery:
+        self._reach()
+        if self.refuse_sends:
+            raise TransactionRefused("insufficient funds for gas * price + value")
+        fields = _fields(raw)
+        sender, nonce = to_checksum_address(Account.recover_transaction(raw)), int(fields["nonce"])
+        pending = Pending(sender, nonce, raw, int(fields["maxFeePerGas"]))
+        self.sent.append(raw)
+        if nonce < self.state.nonces.get(sender, 0):
+            return Delivery.NONCE_USED
+        present = self.mempool.get((sender, nonce))
+        if present and present.raw == raw:
+            return Delivery.KNOWN
+        if present and pending.fee * 10 < present.fee * 11:
+            raise TransactionRefused("replacement transaction underpriced")
+        self.mempool[(sender, nonce)] = pending
+        return Delivery.SENT
+
+    def mined(self, transaction: bytes) -> Mined | None:
+        self._reach()
+        return self.state.receipts.get(transaction)
+
+    def calldata_by_nonce(self) -> dict[int, set[bytes]]:
+        """All that was ever sent under each nonce."""
+        by_nonce: dict[int, set[bytes]] = {}
+        for raw in self.sent:
+            fields = _fields(raw)
+            by_nonce.setdefault(int(fields["nonce"]), set()).add(bytes(fields["data"]))
+        return by_nonce
+
+
+def _fields(raw: bytes) -> dict[str, Any]:
+    return dict(TypedTransaction.from_bytes(HexBytes(raw)).as_dict())
+
+
+def _claim(item: dict[str, Any]) -> Claim:
+    return Claim(
+        JobTerms.model_validate(item["terms"]), SignedReceipt.model_validate(item["signed"])
+    )

@@ -1,0 +1,181 @@
+"""Receipts and escrows coming in: idempotent, durable, and the same in any order."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from unit.oracle.bench import Bench, actor, digest_of, escrow, key_of, registration, signed, terms
+from unit.oracle.ledger import START
+
+from oracle.errors import AuthorizationLate, JobUnknown, NodeUnknown, ReceiptUnknown
+from oracle.messages import JobState, ReceiptStatus, Status
+from settlement.errors import InvalidSignature
+from settlement.models import SignedReceipt
+
+
+def test_a_receipt_for_an_unseen_job_waits_and_is_accepted_once_the_job_is_final(
+    bench: Bench,
+) -> None:
+    it = signed(terms(), 5)
+    assert bench.intake.submit_receipt(it).reason == "JobUnseen"
+    bench.open(terms())
+    assert bench.intake.receipt(digest_of(it.receipt)).status is Status.ACCEPTED
+
+
+def test_the_same_receipt_again_gets_the_same_answer_and_one_row(bench: Bench) -> None:
+    bench.open(terms())
+    it = signed(terms(), 5)
+    assert bench.intake.submit_receipt(it) == bench.intake.submit_receipt(it)
+    assert len(bench.intake.job(key_of(terms())).receipts) == 1
+
+
+def test_a_forged_receipt_is_rejected_and_does_not_take_the_real_ones_place(bench: Bench) -> None:
+    bench.open(terms())
+    forged, real = signed(terms(), 5, by="forger"), signed(terms(), 5)
+    status = bench.intake.submit_receipt(forged)
+    assert (status.status, status.reason) == (Status.REJECTED, "EnclaveUnknown")
+    assert bench.intake.submit_receipt(real).status is Status.ACCEPTED
+    assert bench.intake.submit_receipt(forged).status is Status.REJECTED
+    assert bench.intake.receipt(digest_of(real.receipt)).status is Status.ACCEPTED
+
+
+def test_a_rejected_receipt_is_judged_anew_when_its_enclave_turns_up(bench: Bench) -> None:
+    bench.open(terms())
+    it = signed(terms(), 5, by="second enclave")
+    assert bench.intake.submit_receipt(it).reason == "EnclaveUnknown"
+    key = actor("second enclave").address
+    bench.ledger.mine(lambda chain: chain.register(registration(enclave_key=key)))
+    bench.finalize()
+    assert bench.intake.receipt(digest_of(it.receipt)).status is Status.ACCEPTED
+
+
+def test_a_signature_that_nobody_can_have_made_is_refused(bench: Bench) -> None:
+    it = SignedReceipt(receipt=signed(terms(), 5).receipt, signature=bytes(64) + b"\x1b")
+    with pytest.raises(InvalidSignature):
+        bench.intake.submit_receipt(it)
+    with pytest.raises(ReceiptUnknown):
+        bench.intake.receipt(digest_of(it.receipt))
+
+
+def test_revoking_a_measurement_rejects_the_receipts_that_wait_under_it(bench: Bench) -> None:
+    bench.open(terms())
+    it = signed(terms(), 5)
+    bench.intake.submit_receipt(it)
+    bench.ledger.mine(lambda chain: chain.allow(registration().measurement, False))
+    bench.finalize()
+    assert bench.intake.receipt(digest_of(it.receipt)).reason == "MeasurementNotAllowed"
+    assert not bench.intake.node(1).valid
+
+
+def test_revoking_an_enclave_shows_in_its_node_and_in_new_receipts(bench: Bench) -> None:
+    bench.open(terms())
+    bench.ledger.mine(lambda chain: chain.revoke(actor("enclave").address))
+    bench.finalize()
+    assert bench.intake.submit_receipt(signed(terms(), 5)).reason == "EnclaveRevoked"
+    assert (bench.intake.node(1).revoked, bench.intake.node(1).valid) == (True, False)
+
+
+def test_a_job_tells_its_story(bench: Bench) -> None:
+    bench.open(terms())
+    bench.intake.submit_receipt(signed(terms(), 10, 1))
+    bench.rounds()
+    bench.intake.submit_receipt(signed(terms(), 20, 2, complete=True))
+    bench.rounds()
+    job = bench.intake.job(key_of(terms()))
+    assert (job.state, job.paid, job.refunded) == (JobState.CLOSED, 4_000_000, 96_000_000)
+    assert (job.records, job.epochs) == (20, 2)
+    assert [(t.event, t.amount) for t in job.transactions] == [
+        ("opened", 100_000_000),
+        ("settled", 2_000_000),
+        ("settled", 2_000_000),
+        ("closed", 96_000_000),
+    ]
+
+
+def test_an_unknown_job_and_an_unattested_node_have_named_errors(bench: Bench) -> None:
+    with pytest.raises(JobUnknown):
+        bench.intake.job(key_of(terms(99)))
+    with pytest.raises(NodeUnknown, match="node 2 has no registered enclave"):
+        bench.intake.node(2)
+
+
+def test_an_authorization_that_ran_out_is_refused_at_once(bench: Bench) -> None:
+    with pytest.raises(AuthorizationLate):
+        bench.intake.submit_escrow(escrow(terms(), valid_before=START))
+
+
+def test_a_false_authorization_cannot_block_the_payers_own(bench: Bench) -> None:
+    bench.intake.submit_escrow(escrow(terms(), by="thief"))
+    bench.intake.submit_escrow(escrow(terms()))
+    bench.intake.submit_escrow(escrow(terms(), by="thief"))
+    bench.rounds()
+    assert bench.intake.escrow(key_of(terms())).status is Status.SETTLED
+
+
+def test_an_escrow_of_a_job_that_is_open_already_is_settled(bench: Bench) -> None:
+    bench.open(terms())
+    assert bench.intake.submit_escrow(escrow(terms())).status is Status.SETTLED
+    assert bench.intake.submit_escrow(escrow(terms())).status is Status.SETTLED
+
+
+POOL = [
+    signed(terms(), 5),
+    signed(terms(), 10, 1),
+    signed(terms(), 10, 1, by="forger"),
+    signed(terms(), 10, 1, by="second enclave"),
+    signed(terms(), 12, 1, complete=True),
+    signed(terms(2), 3),
+]
+DEEDS = ["open", "open 2", "register"]
+
+
+@settings(max_examples=25)
+@given(
+    st.permutations([*range(len(POOL)), *DEEDS]),
+    st.lists(st.integers(0, len(POOL) - 1), max_size=6),
+)
+def test_any_order_and_repetition_of_receipts_and_events_ends_in_the_same_state(
+    order: list[Any], again: list[int]
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        bench = Bench.create(Path(directory))
+        for deed in [*order, *again]:
+            _do(bench, deed)
+        before = _statuses(bench)
+        assert before == [
+            (Status.ACCEPTED, None),
+            (Status.ACCEPTED, None),
+            (Status.ACCEPTED, None),
+            (Status.ACCEPTED, None),
+            (Status.ACCEPTED, None),
+            (Status.ACCEPTED, None),
+        ]
+        assert _do(bench, 2).reason == "EnclaveUnknown"
+        bench.rounds(8)
+        assert bench.ledger.paid() == {
+            key_of(terms()): (2_200_000, True),
+            key_of(terms(2)): (300_000, False),
+        }
+        assert {status for status, _ in _statuses(bench)} == {Status.SETTLED}
+        bench.store.close()
+
+
+def _do(bench: Bench, deed: int | str) -> Any:
+    if isinstance(deed, int):
+        return bench.intake.submit_receipt(POOL[deed])
+    if deed == "register":
+        key = actor("second enclave").address
+        bench.ledger.mine(lambda chain: chain.register(registration(enclave_key=key)))
+    else:
+        bench.ledger.mine(lambda chain: chain.open(terms(2 if deed == "open 2" else 0)))
+    return bench.finalize()
+
+
+def _statuses(bench: Bench) -> list[tuple[Status, str | None]]:
+    found: list[ReceiptStatus] = [bench.intake.receipt(digest_of(it.receipt)) for it in POOL]
+    return [
+        (status.status, None if status.reason == "Covered" else status.reason) for status in found
+    ]
