@@ -31,6 +31,7 @@ from oracle.client import OracleClient
 from oracle.clients.edge.devplatform import DevPlatform
 from oracle.clients.edge.signer import measurement
 from oracle.clients.hub.client import HubClient
+from oracle.clients.hub.messages import CatalogueEntry
 from settlement.contracts import Settlement
 from settlement.deploy import DeploymentParameters, deploy, deploy_test_usdc
 from settlement.deployment import Deployment
@@ -402,9 +403,20 @@ class Localnet:
             "PLATFORM_DIR": str(self.folder / "platform"),
             "PRICE_PER_RECORD": str(self.price_per_record),
             "PRICE_PER_EPOCH": str(self.price_per_epoch),
+            # each settlement costs gas: about one per block is live enough
+            "RECEIPT_INTERVAL_SECONDS": "2",
             **self.node_environment,
         }
         self._spawn("node", [_program("rapha-edge"), "run"], _prefixed("EDGE", environment))
+
+    def wait_for_node(self) -> CatalogueEntry:
+        """The hub's catalogue entry of the node, once its attestation is valid on chain."""
+        with self.hub() as hub:
+
+            def valid() -> CatalogueEntry | None:
+                return next((entry for entry in hub.catalogue() if entry.valid), None)
+
+            return self.wait("the node's attestation", valid, 90)
 
     def oracle(self) -> OracleClient:
         """A client of the relaying oracle."""

@@ -6,6 +6,7 @@ Exit status: 0 when the job settled and every check held, 1 on a failure, 130 on
 import json
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -15,45 +16,28 @@ from types import FrameType
 from typing import Annotated, Any
 
 import typer
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from eth_utils import to_checksum_address
 from hexbytes import HexBytes
 from rich.console import Console
+from rich.markup import escape
 
-from oracle.client import EscrowRequest, OracleRefused, Status
+from oracle.client import JobStatus
 from oracle.clients.edge.bundle import example
-from oracle.clients.hub.client import HubClient
-from oracle.clients.hub.messages import (
-    ArtifactName,
-    JobCreated,
-    JobRequest,
-    JobState,
-    JobView,
-    OutputPolicy,
-)
-from oracle.clients.hub.terms import check_quote
+from oracle.clients.hub.messages import CatalogueEntry
+from scripts.developer import Job
 from scripts.localnet import ROOT, Localnet
 from scripts.view import ChainEvent, Payout, View, event_table, payout_table
 from settlement.amounts import format_usdc
 from settlement.contracts import Event, decode_events
-from settlement.delivery import open_sealed
-from settlement.digests import output_digest
 from settlement.errors import InvalidInput, RaphaError
-from settlement.models import SignedReceipt
 from settlement.picture import Payment, Waterfall, draw_settlement
-from settlement.types import Frozen, to_hex
+from settlement.types import to_hex
 from settlement.verify import ReceiptBundle, verify_bundle
 
 BUDGET = 60_000_000
 PAYER_FUNDS = 1_000_000_000
-JOB_SECONDS = 24 * 60 * 60
-POLICY = OutputPolicy(
-    min_records=100,
-    max_output_bytes=4 * 2**20,
-    max_tensors=32,
-    allowed_dtypes=("F32",),
-    allowed_metrics=("loss", "held_out_accuracy"),
-)
+TRAINING_SECONDS = 600
+PIPED_WIDTH = 120
 
 
 class Interrupted(BaseException):
@@ -86,21 +70,28 @@ def main(
     except Interrupted:
         console.print("interrupted: everything is stopped")
         raise typer.Exit(130) from None
-    except RaphaError as error:
+    except Exception as error:
         kept = keep_logs(folder, output / "failed" / time.strftime("%Y%m%d-%H%M%S"))
-        console.print(f"[red]{error.code}[/red]: {error}", highlight=False)
-        console.print(f"the logs of all processes are in {kept}")
+        console.print(f"the logs of all processes are in {kept}", soft_wrap=True)
+        if not isinstance(error, RaphaError):
+            raise
+        console.print(f"[red]{error.code}[/red]: {escape(str(error))}", highlight=False)
         raise typer.Exit(1) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if as_json:
         typer.echo(json.dumps(finished.summary, indent=2))
         return
-    tables = Console()
+    tables = Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
     tables.print(event_table(finished.events))
     tables.print(payout_table(finished.payouts))
     accuracy = finished.summary["held_out_accuracy"]
-    tables.print(f"held-out accuracy: {accuracy:.4f}   files: {finished.summary['folder']}")
+    work = finished.summary["work"]
+    records = f"records: {finished.summary['records']} of dataset {work['dataset_digest']}"
+    tables.print(records, soft_wrap=True, highlight=False)
+    tables.print(f"their root: {work['records_root']}", soft_wrap=True, highlight=False)
+    tables.print(f"held-out accuracy: {accuracy:.4f}", highlight=False)
+    tables.print(f"files: {finished.summary['folder']}", soft_wrap=True, highlight=False)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -138,15 +129,83 @@ def settle_one_job(
 ) -> Finished:
     """Everything from an empty chain to paid parties."""
     begun = time.monotonic()
+    entry = bring_up(net, view)
+
+    view.begin("job quoted and routed")
+    job = Job(net, entry, example(f"breast_cancer_{framework}"), budget=BUDGET, epochs=epochs)
+    view.done(f"job {to_hex(job.id)[:18]}…, budget {format_usdc(job.terms.budget)} USDC")
+
+    view.begin("budget escrowed with one signature")
+    job.escrow()
+    view.done("EIP-3009, relayed: the payer holds no native token")
+
+    view.begin("training, settled by receipts")
+    records = entry.profile.record_count
+    view.bars({"records": records, "epochs": job.epochs, "USDC": job.terms.budget})
+    closed = net.wait("the settlement", lambda: follow(net, view, job), TRAINING_SECONDS)
+    view.done(f"{closed.records} records, {closed.epochs} epochs, all final on chain")
+
+    view.begin("weights delivered")
+    delivery = job.collect()
+    accuracy = delivery.metrics["holdout_accuracy"]
+    view.done(f"{len(delivery.weights):,} bytes, held-out accuracy {accuracy:.4f}")
+
+    view.begin("everybody paid")
+    payouts = pay_out(net, closed.records, closed.epochs)
+    events = vault_events(net)
+    enclave = next(event for event in events if event.name == "EnclaveRegistered")
+    bundle = ReceiptBundle(
+        deployment=net.deployment,
+        terms=job.terms,
+        receipts=delivery.receipts,
+        enclave_key=enclave.args["enclave_key"],
+        transactions=tuple(e.transaction for e in events if e.args.get("job_id") == job.id),
+    )
+    verify_bundle(bundle, output=delivery.digest, paid=closed.paid)
+    view.done(f"{format_usdc(closed.paid)} USDC earned, the receipt bundle verifies")
+
+    target = output / to_hex(job.id)
+    told = tell(net, events)
+    summary = {
+        "job_id": to_hex(job.id),
+        "framework": framework,
+        "held_out_accuracy": accuracy,
+        "records": closed.records,
+        "epochs": closed.epochs,
+        "work": {
+            **job.terms.work.model_dump(mode="json"),
+            "records_root": to_hex(delivery.receipts[-1].receipt.records_root),
+        },
+        "budget": job.terms.budget,
+        "paid": closed.paid,
+        "refunded": closed.refunded,
+        "payouts": [payout.model_dump(mode="json") for payout in payouts],
+        "transactions": [event.model_dump(mode="json") for event in told],
+        "deployment": net.deployment.model_dump(mode="json"),
+        "folder": str(target),
+        "seconds": round(time.monotonic() - begun, 1),
+    }
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "weights.safetensors").write_bytes(delivery.weights)
+    (target / "metrics.json").write_text(json.dumps(delivery.metrics, indent=2) + "\n")
+    (target / "receipts.json").write_text(bundle.model_dump_json(indent=2) + "\n")
+    (target / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    draw_settlement(waterfall(net, job, events), target / "settlement.png")
+    keep_logs(net.folder, target / "logs")
+    return Finished(summary, payouts, told)
+
+
+def bring_up(net: Localnet, view: View) -> CatalogueEntry:
+    """Start everything; returns the attested node's entry in the hub's catalogue."""
     view.begin("local chain")
     net.start_chain()
     view.done(net.url("chain"))
 
     view.begin("contracts")
-    deployment = net.deploy()
+    net.deploy()
     net.fund_payer(PAYER_FUNDS)
     net.start_blocks()
-    view.done(f"vault {deployment.vault}")
+    view.done(f"vault {net.deployment.vault}")
 
     view.begin("oracles and hub")
     net.start_oracles()
@@ -155,137 +214,24 @@ def settle_one_job(
     net.wait_for_services()
     view.done("three operators, two must sign")
 
-    with net.hub() as hub, net.oracle() as oracle:
-        view.begin("hospital's node attested")
-        entry = net.wait(
-            "the node's attestation",
-            lambda: next((entry for entry in hub.catalogue() if entry.valid), None),
-            90,
-        )
-        view.done(f"{entry.profile.record_count} records, {entry.profile.modality}")
+    view.begin("hospital's node attested")
+    entry = net.wait_for_node()
+    view.done(f"{entry.profile.record_count} records, {entry.profile.modality}")
+    return entry
 
-        view.begin("job quoted and routed")
-        bundle = example(f"breast_cancer_{framework}")
-        epochs = epochs or int(bundle.manifest.hyperparameters["epochs"])
-        result_key = X25519PrivateKey.generate()
-        request = JobRequest(
-            bundle=bundle.to_zip(),
-            modality=entry.profile.modality,
-            min_records=POLICY.min_records,
-            policy=POLICY,
-            epochs=epochs,
-            budget=BUDGET,
-            result_key=result_key.public_key().public_bytes_raw(),
-            payer=net.actors.payer.address,
-            deadline=net.payer().now() + JOB_SECONDS,
-        )
-        created = hub.create_job(request)
-        check_quote(created, request, entry.profile, bundle.digest, deployment.vault_domain)
-        terms = created.terms
-        view.done(f"job {to_hex(created.job_id)[:18]}…, budget {format_usdc(terms.budget)} USDC")
 
-        view.begin("budget escrowed with one signature")
-        authorization = net.payer().authorize(terms)
-        oracle.submit_escrow(EscrowRequest(terms=terms, authorization=authorization))
-
-        def escrowed() -> bool | None:
-            status = oracle.escrow(created.job_id)
-            if status.status is Status.REJECTED:
-                raise InvalidInput(f"the escrow was refused: {status.reason} {status.detail}")
-            return status.status is Status.SETTLED or None
-
-        net.wait("the escrow", escrowed, 60)
-        view.done("EIP-3009, relayed: the payer holds no native token")
-
-        view.begin("training, settled by receipts")
-        view.bars({"records": entry.profile.record_count, "epochs": epochs, "USDC": terms.budget})
-        net.wait("the training", lambda: _watch(net, view, hub, created, epochs), 600)
-        chain_job = oracle.job(created.job_id)
-        view.done(f"{chain_job.records} records, {chain_job.epochs} epochs, all final on chain")
-
-        view.begin("weights delivered")
-        net.wait("the delivery", lambda: _delivered(hub.job(created.job_id)), 120)
-        artifacts = {name: hub.artifact(created.job_id, name) for name in ArtifactName}
-    weights = open_sealed(
-        artifacts[ArtifactName.WEIGHTS],
-        result_key.private_bytes_raw(),
-        chain_id=deployment.chain_id,
-        vault=deployment.vault,
-        job_id=created.job_id,
+def follow(net: Localnet, view: View, job: Job) -> JobStatus | None:
+    """Move the bars; the job's final status once it is closed on chain."""
+    records, epochs = job.progress()
+    paid = net.payer().job(job.id).paid
+    view.advance(
+        {
+            "records": (records, str(records)),
+            "epochs": (epochs, f"{epochs} of {job.epochs}"),
+            "USDC": (paid, f"{format_usdc(paid)} settled"),
+        }
     )
-    metrics = json.loads(artifacts[ArtifactName.METRICS])
-    digest = output_digest(weights, artifacts[ArtifactName.METRICS])
-    view.done(f"{len(weights):,} bytes, held-out accuracy {metrics['held_out_accuracy']:.4f}")
-
-    view.begin("everybody paid")
-    payouts = pay_out(net, chain_job.records, chain_job.epochs)
-    events = vault_events(net)
-    receipt_bundle = ReceiptBundle(
-        deployment=deployment,
-        terms=terms,
-        receipts=tuple(
-            SignedReceipt.model_validate(item)
-            for item in json.loads(artifacts[ArtifactName.RECEIPTS])
-        ),
-        enclave_key=next(
-            str(event.args["enclave_key"]) for event in events if event.name == "EnclaveRegistered"
-        ),
-        transactions=tuple(
-            event.transaction for event in events if event.args.get("job_id") == created.job_id
-        ),
-    )
-    verify_bundle(receipt_bundle, output=digest, paid=chain_job.paid)
-    view.done(f"{format_usdc(chain_job.paid)} USDC earned, the bundle verifies")
-
-    target = output / to_hex(created.job_id)
-    waterfall = draw(net, created, events)
-    told = tell(net, events)
-    summary = {
-        "job_id": to_hex(created.job_id),
-        "framework": framework,
-        "held_out_accuracy": metrics["held_out_accuracy"],
-        "records": chain_job.records,
-        "epochs": chain_job.epochs,
-        "budget": terms.budget,
-        "paid": chain_job.paid,
-        "refunded": chain_job.refunded,
-        "payouts": [payout.model_dump(mode="json") for payout in payouts],
-        "transactions": [event.model_dump(mode="json") for event in told],
-        "deployment": deployment.model_dump(mode="json"),
-        "folder": str(target),
-        "seconds": round(time.monotonic() - begun, 1),
-    }
-    save(target, weights, metrics, receipt_bundle, waterfall, summary)
-    keep_logs(net.folder, target / "logs")
-    return Finished(summary, payouts, told)
-
-
-def _watch(
-    net: Localnet, view: View, hub: HubClient, created: JobCreated, epochs: int
-) -> bool | None:
-    """Move the bars; True when the job is closed on chain and final for the oracle."""
-    job = hub.job(created.job_id)
-    if job.failure is not None:
-        raise InvalidInput(f"the node failed: {job.failure.code}: {job.failure.detail}")
-    if job.progress is not None:
-        trained = job.progress
-        view.advance(
-            {
-                "records": (trained.records, str(trained.records)),
-                "epochs": (trained.epochs, f"{trained.epochs} of {epochs}"),
-            }
-        )
-    status = net.payer().job(created.job_id)
-    view.advance({"USDC": (status.paid, f"{format_usdc(status.paid)} settled")})
-    try:
-        with net.oracle() as oracle:
-            return oracle.job(created.job_id).state.name == "CLOSED" or None
-    except OracleRefused:
-        return None
-
-
-def _delivered(job: JobView) -> bool | None:
-    return job.state is JobState.DELIVERED or None
+    return job.closed()
 
 
 def pay_out(net: Localnet, records: int, epochs: int) -> list[Payout]:
@@ -356,7 +302,7 @@ def tell(net: Localnet, events: list[Event]) -> list[ChainEvent]:
     ]
 
 
-def draw(net: Localnet, created: JobCreated, events: list[Event]) -> Waterfall:
+def waterfall(net: Localnet, job: Job, events: list[Event]) -> Waterfall:
     """The numbers of the settlement's picture, from the chain's events alone."""
     payments = tuple(
         Payment(
@@ -368,13 +314,13 @@ def draw(net: Localnet, created: JobCreated, events: list[Event]) -> Waterfall:
             transaction=event.transaction,
         )
         for event in events
-        if event.name == "Settled" and event.args["job_id"] == created.job_id
+        if event.name == "Settled" and event.args["job_id"] == job.id
     )
     split = next(event.args for event in events if event.name == "Distributed")
     closed = next(event.args for event in events if event.name == "JobClosed")
     return Waterfall(
-        job_id=created.job_id,
-        budget=created.terms.budget,
+        job_id=job.id,
+        budget=job.terms.budget,
         payments=payments,
         shares={
             "hospital": split["hospital_amount"],
@@ -384,23 +330,6 @@ def draw(net: Localnet, created: JobCreated, events: list[Event]) -> Waterfall:
         },
         refunded=closed["refunded"],
     )
-
-
-def save(
-    target: Path,
-    weights: bytes,
-    metrics: dict[str, Any],
-    bundle: Frozen,
-    waterfall: Waterfall,
-    summary: dict[str, Any],
-) -> None:
-    """Write the run's files."""
-    target.mkdir(parents=True, exist_ok=True)
-    (target / "weights.safetensors").write_bytes(weights)
-    (target / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    (target / "receipts.json").write_text(bundle.model_dump_json(indent=2) + "\n")
-    (target / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    draw_settlement(waterfall, target / "settlement.png")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,8 @@ class View(AbstractContextManager["View"]):
         seconds = time.monotonic() - self._since
         self._done.append((self._current, detail, seconds))
         if not self._console.is_terminal:
-            self._console.print(f"{self._current}: {detail} ({seconds:.1f} s)", highlight=False)
+            line = f"{self._current}: {detail} ({seconds:.1f} s)"
+            self._console.print(line, highlight=False, soft_wrap=True)
         self._current = None
 
     def bars(self, totals: dict[str, int]) -> None:
