@@ -9,6 +9,8 @@ UV_VERSION := 0.13.9
 TORCH := torch==2.13.0+cpu
 
 export UV_CACHE_DIR ?= $(CURDIR)/.cache/uv
+# the machine's own certificates, for networks behind a proxy that signs with its own
+export UV_SYSTEM_CERTS ?= 1
 export UV_PYTHON := $(PYTHON)
 export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
@@ -29,15 +31,16 @@ help: ## show the commands
 
 setup: .cache/setup ## install everything into this folder (done by the other commands too)
 
+# What set-up says goes to stderr, so that `make run ARGS=--json` can be piped.
 .cache/setup: uv.lock pyproject.toml package-lock.json Makefile
-	@echo "set-up: Python packages, the local chain, PyTorch's CPU build"
+	@echo "set-up: Python packages, the local chain, PyTorch's CPU build" >&2
 	@$(PYTHON) -c 'import sys; assert sys.version_info[:2] == (3, 11), "Python 3.11 is needed"'
-	@test -x $(UV) || { $(PYTHON) -m venv .tools && .tools/bin/pip install --quiet uv==$(UV_VERSION); }
+	@test -x $(UV) || { $(PYTHON) -m venv .tools && .tools/bin/pip install --quiet uv==$(UV_VERSION); } >&2
 	@$(UV) sync --frozen --inexact --quiet
-	@npm ci --ignore-scripts --no-audit --no-fund --loglevel=error --cache .cache/npm
+	@npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error --cache .cache/npm >&2
 	@$(BIN)/python -c 'import torch' 2>/dev/null \
-	  || .tools/bin/pip --python $(BIN)/python install --quiet --no-deps '$(TORCH)' 2> .cache/torch.log \
-	  || echo "PyTorch's CPU build is not to be had here (.cache/torch.log): the default job trains with JAX instead"
+	  || .tools/bin/pip --python $(BIN)/python install --quiet --no-deps '$(TORCH)' > .cache/torch.log 2>&1 \
+	  || echo "PyTorch's CPU build is not to be had here (.cache/torch.log): the default job trains with JAX instead" >&2
 	@mkdir -p .cache/vvm && ln -sf $(CURDIR)/$(BIN)/vyper .cache/vvm/vyper-0.4.3
 	@touch $@
 
