@@ -7,7 +7,7 @@ from settlement.errors import InvalidInput
 DECIMALS = 6
 UNIT = 1_000_000
 
-_AMOUNT = re.compile(r"(\d+)(?:\.(\d{1,6}))?")
+_AMOUNT = re.compile(r"([0-9]+)(?:\.([0-9]{1,6}))?")
 
 
 def parse_usdc(text: str) -> int:

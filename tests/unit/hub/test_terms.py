@@ -5,12 +5,15 @@ from collections.abc import Callable
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from oracle.clients.hub.errors import ResultKeyUnusable
-from oracle.clients.hub.messages import DatasetProfile, JobRequest
-from oracle.clients.hub.terms import build_terms, check_result_key
+from oracle.clients.hub.errors import QuoteMismatch, ResultKeyUnusable
+from oracle.clients.hub.messages import DatasetProfile, JobCreated, JobRequest, Route
+from oracle.clients.hub.terms import build_terms, check_quote, check_result_key
 from settlement import digests
+from settlement.eip712 import job_id, vault_domain
+from settlement.models import JobTerms
 
 P = 2**255 - 19
+VAULT = vault_domain(31337, "0x" + "22" * 20)
 
 
 def test_terms_join_request_and_profile(
@@ -49,3 +52,48 @@ def test_small_order_result_key_is_refused(point: int) -> None:
 
 def test_proper_result_key_passes() -> None:
     check_result_key(X25519PrivateKey.generate().public_key().public_bytes_raw())
+
+
+def quoted(
+    make_request: Callable[..., JobRequest], make_profile: Callable[..., DatasetProfile]
+) -> tuple[JobRequest, DatasetProfile, JobCreated]:
+    request, profile = make_request(), make_profile(3)
+    terms = build_terms(request, profile, b"m" * 32, b"s" * 32)
+    route = Route(node_id=3, why=("the only one",), quotes=())
+    return request, profile, JobCreated(job_id=job_id(terms, VAULT), terms=terms, route=route)
+
+
+def test_developer_accepts_the_terms_it_asked_for(
+    make_request: Callable[..., JobRequest], make_profile: Callable[..., DatasetProfile]
+) -> None:
+    request, profile, created = quoted(make_request, make_profile)
+    check_quote(created, request, profile, b"m" * 32, VAULT)
+
+
+@pytest.mark.parametrize("field", [name for name in JobTerms.model_fields if name != "salt"])
+def test_developer_refuses_terms_in_which_the_hub_changed_a_field(
+    make_request: Callable[..., JobRequest],
+    make_profile: Callable[..., DatasetProfile],
+    field: str,
+) -> None:
+    request, profile, created = quoted(make_request, make_profile)
+    changed = {
+        "payer": "0x" + "11" * 20,
+        "work": created.terms.work.model_copy(update={"result_key_digest": b"t" * 32}),
+    }
+    value = changed.get(field) or getattr(created.terms, field) + 1
+    terms = created.terms.model_copy(update={field: value})
+    cheated = created.model_copy(update={"terms": terms, "job_id": job_id(terms, VAULT)})
+    with pytest.raises(QuoteMismatch) as refused:
+        check_quote(cheated, request, profile, b"m" * 32, VAULT)
+    assert refused.value.fields == (field,)
+
+
+def test_developer_refuses_an_id_that_is_not_the_terms(
+    make_request: Callable[..., JobRequest], make_profile: Callable[..., DatasetProfile]
+) -> None:
+    request, profile, created = quoted(make_request, make_profile)
+    cheated = created.model_copy(update={"job_id": b"\x01" * 32})
+    with pytest.raises(QuoteMismatch) as refused:
+        check_quote(cheated, request, profile, b"m" * 32, VAULT)
+    assert refused.value.fields == ("job_id",)
