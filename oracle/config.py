@@ -10,25 +10,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from oracle.attestation.errors import DevelopmentRootRefused
 from oracle.attestation.policy import TcbAllowance
-from oracle.errors import ConfigurationRefused, SecretFileInvalid, TestKeyRefused
+from oracle.errors import ConfigurationRefused, SecretFileInvalid
 from settlement.contracts import MAX_BATCH
 from settlement.deployment import REAL_CHAINS
-
-TEST_ACCOUNTS = frozenset(
-    {
-        "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266",
-        "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
-        "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC",
-        "0x90F79bf6EB2c4f870365E785982E1f101E93b906",
-        "0x15d34AAf54267DB7D7c367839AAf71A00a2C6A65",
-        "0x9965507D1a55bcC2695C58ba16FB37d819B0A4dc",
-        "0x976EA74026E726554dB657fA54763abd0C3a0aa9",
-        "0x14dC79964da2C08b23698B3D3cc7Ca32193d9955",
-        "0x23618e81E3f5cdF7f54C3d65f7FBc0aBf5B21E8f",
-        "0xa0Ee7A142d267C1f36714E4a8F75612F20a79720",
-    }
-)
-"""The accounts of the mnemonic that every local chain starts with: their keys are public."""
+from settlement.signer import refuse_known_key
 
 MIN_TOKEN = 32
 GWEI = 10**9
@@ -119,7 +104,7 @@ def check_for_real_money(
     """Refuse what belongs to development on a chain with real money.
 
     Raises:
-        TestKeyRefused: for a private key that everybody knows.
+        KnownKeyRefused: for a private key that everybody knows.
         DevelopmentRootRefused: for a development platform's root.
         ConfigurationRefused: when one key both vouches and relays.
     """
@@ -129,8 +114,7 @@ def check_for_real_money(
     if chain_id not in REAL_CHAINS:
         return
     for address in addresses:
-        if address in TEST_ACCOUNTS:
-            raise TestKeyRefused(address, chain_id)
+        refuse_known_key(address, chain_id)
     if settings.dev_root_file is not None:
         raise DevelopmentRootRefused(chain_id)
 

@@ -136,17 +136,6 @@ class ConfigurationRefused(InvalidInput):
     """The oracle does not start with this configuration."""
 
 
-class TestKeyRefused(ConfigurationRefused):
-    """A private key that everybody knows was configured for a chain with real money."""
-
-    __test__ = False  # not a test case, whatever its name
-
-    def __init__(self, address: str, chain_id: int) -> None:
-        self.address = address
-        self.chain_id = chain_id
-        super().__init__(f"the key of {address} is public; chain {chain_id} needs one of your own")
-
-
 class SecretFileInvalid(ConfigurationRefused):
     """A secret file is missing or does not hold what it should. Its content is never shown."""
 

@@ -12,6 +12,43 @@ from hexbytes import HexBytes
 from web3 import Web3
 from web3.types import TxParams
 
+from settlement.deployment import REAL_CHAINS
+from settlement.errors import RaphaError
+
+KNOWN_ACCOUNTS = frozenset(
+    {
+        "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266",
+        "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
+        "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC",
+        "0x90F79bf6EB2c4f870365E785982E1f101E93b906",
+        "0x15d34AAf54267DB7D7c367839AAf71A00a2C6A65",
+        "0x9965507D1a55bcC2695C58ba16FB37d819B0A4dc",
+        "0x976EA74026E726554dB657fA54763abd0C3a0aa9",
+        "0x14dC79964da2C08b23698B3D3cc7Ca32193d9955",
+        "0x23618e81E3f5cdF7f54C3d65f7FBc0aBf5B21E8f",
+        "0xa0Ee7A142d267C1f36714E4a8F75612F20a79720",
+    }
+)
+"""The accounts of the mnemonic that every local chain starts with: their keys are public."""
+
+
+class KnownKeyRefused(RaphaError, PermissionError):
+    """A private key that everybody knows was to be used on a chain with real money."""
+
+    def __init__(self, address: str, chain_id: int) -> None:
+        self.address, self.chain_id = address, chain_id
+        super().__init__(f"the key of {address} is public; chain {chain_id} needs one of your own")
+
+
+def refuse_known_key(address: str, chain_id: int) -> None:
+    """Let any address pass on a test chain, and none of `KNOWN_ACCOUNTS` where money is real.
+
+    Raises:
+        KnownKeyRefused: for the key of a public mnemonic on a chain of `REAL_CHAINS`.
+    """
+    if chain_id in REAL_CHAINS and address in KNOWN_ACCOUNTS:
+        raise KnownKeyRefused(address, chain_id)
+
 
 class Signer(Protocol):
     """An account that sends transactions and signs typed data."""
@@ -39,7 +76,12 @@ class LocalSigner:
         return str(self._account.address)
 
     def send(self, w3: Web3, transaction: TxParams) -> bytes:
-        """Fill in nonce and EIP-1559 fees, sign, send."""
+        """Fill in nonce and EIP-1559 fees, sign, send.
+
+        Raises:
+            KnownKeyRefused: see `refuse_known_key`.
+        """
+        refuse_known_key(self.address, w3.eth.chain_id)
         fees = w3.eth.fee_history(1, "latest", [50])
         tip = max(int(fees["reward"][0][0]), w3.eth.max_priority_fee)
         filled: TxParams = {
@@ -55,7 +97,12 @@ class LocalSigner:
         return bytes(w3.eth.send_raw_transaction(signed.raw_transaction))
 
     def sign_typed_data(self, document: dict[str, Any]) -> bytes:
-        """A 65-byte signature over an EIP-712 document."""
+        """A 65-byte signature over an EIP-712 document.
+
+        Raises:
+            KnownKeyRefused: see `refuse_known_key`.
+        """
+        refuse_known_key(self.address, document["domain"]["chainId"])
         return bytes(self._account.sign_message(encode_typed_data(full_message=document)).signature)
 
 
@@ -75,7 +122,12 @@ class ApeSigner:
         return str(self._account.address)
 
     def send(self, w3: Web3, transaction: TxParams) -> bytes:
-        """Let ape fill in, sign and send."""
+        """Let ape fill in, sign and send.
+
+        Raises:
+            KnownKeyRefused: see `refuse_known_key`.
+        """
+        refuse_known_key(self.address, w3.eth.chain_id)
         ecosystem = self._account.provider.network.ecosystem
         call = ecosystem.create_transaction(
             receiver=transaction.get("to"),
@@ -87,7 +139,12 @@ class ApeSigner:
         return bytes(HexBytes(self._account.call(call).txn_hash))
 
     def sign_typed_data(self, document: dict[str, Any]) -> bytes:
-        """A 65-byte signature over an EIP-712 document."""
+        """A 65-byte signature over an EIP-712 document.
+
+        Raises:
+            KnownKeyRefused: see `refuse_known_key`.
+        """
+        refuse_known_key(self.address, document["domain"]["chainId"])
         signature = self._account.sign_message(encode_typed_data(full_message=document))
         # ape's plugins give r and s as bytes or integers, and v as 0/1 or 27/28
         r, s = (int(HexBytes(part).hex(), 16) for part in (signature.r, signature.s))

@@ -2,12 +2,15 @@
 
 import pytest
 from anvil import DAY, GENESIS, Chain, key
+from eth_account import Account
+from hexbytes import HexBytes
 
 from scripts.localnet import rpc
 from settlement.contracts import (
     JobState,
     Settlement,
     WrongChain,
+    authorization_document,
     authorization_signer,
     decode_events,
     terms_from_event,
@@ -16,7 +19,7 @@ from settlement.deploy import DeploymentParameters, create, deploy
 from settlement.eip712 import job_id
 from settlement.errors import InvalidInput
 from settlement.reverts import ContractReverted, Revert
-from settlement.signer import LocalSigner
+from settlement.signer import KnownKeyRefused, LocalSigner
 
 pytestmark = pytest.mark.xdist_group("anvil")
 
@@ -151,3 +154,24 @@ def test_foreign_logs_are_left_out(chain: Chain) -> None:
 def test_now_is_the_chain_s_clock(chain: Chain) -> None:
     assert chain.payer.now() >= GENESIS
     assert chain.payer.now() == chain.w3.eth.get_block("latest")["timestamp"]
+
+
+def test_a_key_that_everybody_knows_is_refused_where_money_is_real(chain: Chain) -> None:
+    junk = "test test test test test test test test test test test junk"
+    Account.enable_unaudited_hdwallet_features()
+    known = LocalSigner(Account.from_mnemonic(junk))
+    call = {"to": chain.deployment.vault, "data": HexBytes("0x"), "gas": 21_000}
+    document = authorization_document(
+        chain.deployment.model_copy(update={"chain_id": 137}),
+        chain.terms(payer=known.address),
+        valid_after=0,
+        valid_before=1,
+    )
+    with pytest.raises(KnownKeyRefused):
+        known.sign_typed_data(document)
+    rpc(chain.w3, "anvil_setChainId", 137)
+    try:
+        with pytest.raises(KnownKeyRefused):
+            known.send(chain.w3, call)
+    finally:
+        rpc(chain.w3, "anvil_setChainId", 31337)

@@ -10,15 +10,15 @@ from unit.oracle.bench import DEPLOYMENT, TOKEN, actor
 
 from oracle.attestation.errors import DevelopmentRootRefused
 from oracle.config import (
-    TEST_ACCOUNTS,
     OracleSettings,
     check_for_real_money,
     read_key,
     read_token,
 )
-from oracle.errors import ConfigurationRefused, SecretFileInvalid, TestKeyRefused
+from oracle.errors import ConfigurationRefused, SecretFileInvalid
 from oracle.service import build
 from settlement.deployment import REAL_CHAINS
+from settlement.signer import KNOWN_ACCOUNTS, KnownKeyRefused
 
 ANVIL_KEY = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"
 
@@ -71,7 +71,7 @@ def test_a_key_that_everybody_knows_is_refused_where_money_is_real(
 ) -> None:
     on_chain(files, chain_id)
     files[which].write_text(ANVIL_KEY)
-    with pytest.raises(TestKeyRefused):
+    with pytest.raises(KnownKeyRefused):
         build(OracleSettings(**files))
     on_chain(files, 31337)
     build(OracleSettings(**files))
@@ -84,7 +84,7 @@ def test_the_known_accounts_are_those_of_the_well_known_mnemonic() -> None:
         Account.from_mnemonic(words, account_path=f"m/44'/60'/0'/0/{index}").address
         for index in range(10)
     }
-    assert derived == TEST_ACCOUNTS
+    assert derived == KNOWN_ACCOUNTS
 
 
 @pytest.mark.parametrize("chain_id", sorted(REAL_CHAINS))
