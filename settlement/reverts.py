@@ -121,7 +121,7 @@ def reason_of(data: Any) -> str | None:
         if raw[:4] != _ERROR_STRING:
             return None
         return str(decode(["string"], raw[4:])[0])
-    except (ValueError, TypeError, DecodingError):
+    except (ValueError, TypeError, OverflowError, DecodingError):
         return None
 
 

@@ -4,9 +4,10 @@ In JSON, bytes are 0x-prefixed hex and addresses are EIP-55 checksummed; in Pyth
 ``bytes`` and ``str``. Integers are bounded by the width that the contracts store.
 """
 
+import re
 from typing import Annotated, Any
 
-from eth_utils import is_hex_address, to_checksum_address
+from eth_utils import is_checksum_address, to_checksum_address
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -19,6 +20,9 @@ from pydantic import (
 ZERO_ADDRESS = "0x0000000000000000000000000000000000000000"
 ZERO_BYTES32 = bytes(32)
 
+_HEX_DATA = re.compile(r"0x([0-9a-fA-F]{2})*")
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
+
 
 def parse_bytes(value: Any) -> bytes:
     """Bytes from ``bytes`` or from a 0x-prefixed hex string.
@@ -28,7 +32,7 @@ def parse_bytes(value: Any) -> bytes:
     """
     if isinstance(value, (bytes, bytearray)):
         return bytes(value)
-    if isinstance(value, str) and value.startswith("0x"):
+    if isinstance(value, str) and _HEX_DATA.fullmatch(value):
         return bytes.fromhex(value[2:])
     raise ValueError("expected bytes or a 0x-prefixed hex string")
 
@@ -37,10 +41,14 @@ def parse_address(value: Any) -> str:
     """The EIP-55 form of a 20-byte hex address.
 
     Raises:
-        ValueError: for anything else, and for the zero address, which is never a party.
+        ValueError: for anything else, for mixed case that is not the checksum (a mistyped digit),
+            and for the zero address, which is never a party.
     """
-    if not isinstance(value, str) or not is_hex_address(value):
+    if not isinstance(value, str) or not _ADDRESS.fullmatch(value):
         raise ValueError("expected a 20-byte 0x-prefixed address")
+    digits = value[2:]
+    if digits not in (digits.lower(), digits.upper()) and not is_checksum_address(value):
+        raise ValueError("the address does not match its EIP-55 checksum")
     if value.lower() == ZERO_ADDRESS:
         raise ValueError("the zero address is not a party")
     return to_checksum_address(value)

@@ -106,6 +106,8 @@ def initialize(admin: address):
     """
     assert self.admin == empty(address), "Initializable: contract is already initialized"
     self.admin = admin
+    # as in v2.2, so that nothing is sent to the token by mistake
+    self._accounts[self] |= _BLACKLISTED
 
 
 @external
@@ -160,9 +162,8 @@ def transfer(to: address, amount: uint256) -> bool:
 
 @external
 def approve(spender: address, amount: uint256) -> bool:
+    # as in v2.2, the blacklist stops transfers but not approvals
     self._check_not_paused()
-    self._check_not_blacklisted(msg.sender)
-    self._check_not_blacklisted(spender)
     self._approve(msg.sender, spender, amount)
     return True
 
@@ -208,7 +209,6 @@ def receiveWithAuthorization(
     nonce: bytes32,
     signature: Bytes[1024],
 ):
-    assert to == msg.sender, "FiatTokenV2: caller must be the payee"
     self._authorized_transfer(RECEIVE_TYPE_HASH, owner, to, amount, valid_after, valid_before, nonce, signature)
 
 
@@ -235,7 +235,6 @@ def __default__():
         )
         type_hash: bytes32 = TRANSFER_TYPE_HASH
         if selector == RECEIVE_SELECTOR:
-            assert to == msg.sender, "FiatTokenV2: caller must be the payee"
             type_hash = RECEIVE_TYPE_HASH
         self._authorized_transfer(
             type_hash, owner, to, amount, valid_after, valid_before, nonce, self._pack(v, r, s)
@@ -284,6 +283,7 @@ def _authorized_transfer(
     self._check_not_paused()
     self._check_not_blacklisted(owner)
     self._check_not_blacklisted(to)
+    assert type_hash != RECEIVE_TYPE_HASH or to == msg.sender, "FiatTokenV2: caller must be the payee"
     assert block.timestamp > valid_after, "FiatTokenV2: authorization is not yet valid"
     assert block.timestamp < valid_before, "FiatTokenV2: authorization is expired"
     assert not self.authorizationState[owner][nonce], "FiatTokenV2: authorization is used or canceled"
@@ -307,8 +307,6 @@ def _cancel(authorizer: address, nonce: bytes32, signature: Bytes[1024]):
 @internal
 def _permit(owner: address, spender: address, amount: uint256, deadline: uint256, signature: Bytes[1024]):
     self._check_not_paused()
-    self._check_not_blacklisted(owner)
-    self._check_not_blacklisted(spender)
     assert deadline >= block.timestamp, "FiatTokenV2: permit is expired"
     nonce: uint256 = self.nonces[owner]
     self.nonces[owner] = nonce + 1
