@@ -1,4 +1,4 @@
-"""How a quote binds an enclave to this chain: the 64 bytes of `report_data` (`docs/design`)."""
+"""How a quote binds an enclave to this chain: the 64 bytes of `report_data`."""
 
 from eth_abi import encode
 from eth_utils import keccak

@@ -175,6 +175,8 @@ class LedgerMachine(RuleBasedStateMachine):
         ledger.owners = dict(zip(NODES, OWNERS, strict=True))
         ledger.enclaves["enclave"] = (1, world.now + 7 * DAY)
         for node in NODES:
+            self.register_key(node, 7 * DAY)
+            self.revoke_newest_key(node)
             self.register_key(node, 60)  # the one that will have expired
             self.register_key(node, 7 * DAY)
         for name in PAYERS[1:]:
@@ -205,6 +207,12 @@ class LedgerMachine(RuleBasedStateMachine):
             enclave_key=actor(name).address, node_id=node, expiry=expiry
         )
         self.ledger.enclaves[name] = (node, made.expiry)
+
+    def revoke_newest_key(self, node: int) -> None:
+        if (key := self.key_of(node)) != "thief":
+            self.world.enclaves.revoke(actor(key).address, sender=actor("guardian").address)
+            del self.ledger.enclaves[key]
+            self.revoked[node] = key
 
     def key_of(self, node: int) -> str:
         """The node's newest key that is not revoked, or the thief's."""
@@ -336,6 +344,13 @@ class LedgerMachine(RuleBasedStateMachine):
         if twice:
             prepared += prepared
         self.hand_in(prepared)
+
+    @precondition(has_jobs)
+    @rule(index=st.integers(0, 50), before=st.integers(0, 60), records=st.integers(0, 60))
+    def pay_and_complete(self, index: int, before: int, records: int) -> None:
+        """A good receipt and then the completing one, whose counters may be lower."""
+        self.hand_in([self.prepare(index, before, 0, False, "")])
+        self.hand_in([self.prepare(index, records, 0, True, "")])
 
     @precondition(lambda self: bool(self.bought))
     @rule(picks=st.lists(st.integers(0, 1_000), min_size=1, max_size=5))
@@ -490,10 +505,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.circle("unpause" if ledger.usdc_paused else "pause")
                 ledger.usdc_paused = not ledger.usdc_paused
             case "key is revoked":
-                if (key := self.key_of(node)) != "thief":
-                    world.enclaves.revoke(actor(key).address, sender=guardian)
-                    del ledger.enclaves[key]
-                    self.revoked[node] = key
+                self.revoke_newest_key(node)
             case "key is registered":
                 self.register_key(node, 7 * DAY)
             case "measurement is revoked or allowed":
