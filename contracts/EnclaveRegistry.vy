@@ -156,7 +156,8 @@ def allow_measurement(measurement: bytes32):
 @external
 def set_committee(members: DynArray[address, committee.MAX_MEMBERS], threshold: uint256):
     """
-    @notice Replace the committee; what the old one signed is void. Owner only.
+    @notice Replace the committee. Owner only. What the old one signed can no longer be registered; keys that
+            it registered stay until they expire or are revoked.
     """
     ownable._check_owner()
     committee._set_committee(members, threshold)

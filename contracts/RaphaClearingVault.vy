@@ -66,9 +66,6 @@ NODES: immutable(INodeRegistry)
 ENCLAVES: immutable(IEnclaveRegistry)
 GRACE: immutable(uint256)
 
-interface IKnowsVault:
-    def vault() -> address: view
-
 struct Job:
     state: uint256
     funded: uint256
@@ -113,7 +110,7 @@ def __init__(usdc: IUSDC, nodes: INodeRegistry, enclaves: IEnclaveRegistry, owne
     @param grace Seconds after a job's deadline in which its receipts are still paid.
     """
     assert usdc.address.is_contract and enclaves.address.is_contract, "vault: not a contract"
-    assert staticcall IKnowsVault(nodes.address).vault() == self, "vault: node registry serves another vault"
+    assert staticcall nodes.vault() == self, "vault: node registry serves another vault"
     assert grace >= MIN_GRACE and grace <= MAX_GRACE, "vault: grace out of range"
     ownable.__init__()
     governance.__init__(owner, guardian)

@@ -4,7 +4,7 @@
 @title M-of-N committee of oracle operators, by EIP-712 ECDSA signatures
 @license AGPL-3.0-only
 @dev Signatures come sorted by signer, so that no signer counts twice. A new committee starts a new epoch,
-     and the epoch is part of what is signed: what an old committee signed is void with it.
+     and the epoch is part of what is signed: an old committee's signatures register nothing any more.
 """
 from snekmate.utils import ecdsa
 
@@ -59,7 +59,7 @@ def _check_signatures(digest: bytes32, signatures: DynArray[Bytes[65], MAX_MEMBE
     epoch: uint64 = self.epoch
     previous: address = empty(address)
     for signature: Bytes[65] in signatures:
-        # a wrong length or an unrecoverable signature gives the zero address, which is no member
+        # a wrong length gives the zero address, which is no member; other malformed ones revert
         signer: address = ecdsa._recover_sig(digest, signature)
         assert self._is_member[epoch][signer], "committee: signer is not a member"
         assert convert(signer, uint160) > convert(previous, uint160), "committee: signatures not sorted"

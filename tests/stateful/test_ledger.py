@@ -376,7 +376,8 @@ class LedgerMachine(RuleBasedStateMachine):
         elif flaw == "tampered terms":
             terms, known = terms.model_copy(update={"price_per_record": 10**9}), None
         elif flaw == "no output":
-            changes["output_digest"] = bytes(32)
+            complete = True
+            changes = {"complete": True, "output_digest": bytes(32)}
         claim = world.claim(terms, records, epochs, signer=actor(signer), **changes)
         signature = claim.signed.signature
         if flaw == "malleated":
