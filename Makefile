@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3.11
 UV_VERSION := 0.13.9
-# The CPU build, which the registry of record does not carry: pip finds it where pip is configured to.
+# The CPU build, which PyPI does not carry: pip finds it where pip is configured to.
 TORCH := torch==2.13.0+cpu
 
 export UV_CACHE_DIR ?= $(CURDIR)/.cache/uv

@@ -36,17 +36,10 @@ from oracle.facts import (
     Place,
     Settled,
 )
-from settlement import contracts
-from settlement.contracts import (
-    Authorization,
-    Claim,
-    Outcome,
-    Settlement,
-    WrongChain,
-    decode_events,
-    terms_from_event,
-)
+from settlement import events
+from settlement.contracts import Authorization, Claim, Outcome, Settlement, WrongChain
 from settlement.deployment import Deployment
+from settlement.events import decode_events, terms_from_event
 from settlement.models import EnclaveRegistration, JobTerms
 from settlement.reverts import reverted
 
@@ -258,7 +251,7 @@ class RpcChain:
         )
 
 
-def fact_of(event: contracts.Event) -> Event | None:
+def fact_of(event: events.Event) -> Event | None:
     """A decoded log as a fact, None for events that the oracle does not go by."""
     place = Place(event.block, event.log_index, event.transaction)
     args = event.args

@@ -27,7 +27,7 @@ from web3.types import TxReceipt
 from oracle.attestation.collateral import FileCollateral
 from oracle.attestation.verify import QuoteVerifier
 from oracle.clients.edge.devplatform import DevPlatform
-from scripts.localnet import ROOT, quiet_chain, rpc
+from scripts.chain import ROOT, quiet_chain, rpc
 from settlement.contracts import Claim, Settlement
 from settlement.deploy import DeploymentParameters, deploy, deploy_test_usdc
 from settlement.eip712 import (

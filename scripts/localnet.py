@@ -4,18 +4,15 @@ Every part is the program that runs anywhere else, in a process of its own; only
 and the enclave's hardware simulated. All keys are made for the one run.
 """
 
-import ctypes
 import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -25,32 +22,36 @@ from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from eth_utils import keccak
 from web3 import HTTPProvider, Web3
-from web3.types import RPCEndpoint
 
 from oracle.client import OracleClient
 from oracle.clients.edge.devplatform import DevPlatform
 from oracle.clients.edge.signer import measurement
 from oracle.clients.hub.client import HubClient
 from oracle.clients.hub.messages import CatalogueEntry
+from scripts.chain import (
+    ROOT,
+    START_SECONDS,
+    TookTooLong,
+    anvil_binary,
+    die_with_parent,
+    free_port,
+    rpc,
+)
 from settlement.contracts import Settlement
 from settlement.deploy import DeploymentParameters, deploy, deploy_test_usdc
 from settlement.deployment import Deployment
 from settlement.errors import RaphaError
 from settlement.signer import LocalSigner
 
-ROOT = Path(__file__).resolve().parent.parent
 CHAIN_ID = 31337
 BLOCK_SECONDS = 1
 OPERATORS = 3
 THRESHOLD = 2
 GRACE_SECONDS = 60 * 60
 _ETHER = 10**18
-_PR_SET_PDEATHSIG = 1
 _LOG_LINES = 15
-_CHAIN_START = 20.0
 
 T = TypeVar("T")
-_libc = ctypes.CDLL(None)
 
 
 class ProcessDied(RaphaError, RuntimeError):
@@ -60,21 +61,6 @@ class ProcessDied(RaphaError, RuntimeError):
         self.name, self.status, self.log = name, status, log
         lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
         super().__init__(f"{name} ended with status {status}; its last words:\n" + "\n".join(lines))
-
-
-class TookTooLong(RaphaError, TimeoutError):
-    """Something did not happen in its time."""
-
-    def __init__(self, what: str, seconds: float) -> None:
-        self.what, self.seconds = what, seconds
-        super().__init__(f"{what} did not happen within {seconds:.0f} seconds")
-
-
-class ChainMissing(RaphaError, FileNotFoundError):
-    """anvil is not installed in this folder."""
-
-    def __init__(self) -> None:
-        super().__init__("anvil is not installed: run `make setup`")
 
 
 @dataclass(frozen=True)
@@ -121,7 +107,7 @@ class Process:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
                 cwd=ROOT,
             )
 
@@ -137,72 +123,6 @@ class Process:
             os.killpg(self.running.pid, signal.SIGKILL)
         self.running.wait()
         self.running = None
-
-
-def _die_with_parent() -> None:
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def anvil_binary() -> Path:
-    """The chain's program itself: npm's wrapper would leave it running behind its back.
-
-    Raises:
-        ChainMissing: when set-up has not installed it.
-    """
-    found = sorted(ROOT.glob("node_modules/@foundry-rs/anvil-*/bin/anvil*"))
-    if not found:
-        raise ChainMissing
-    return found[0]
-
-
-def free_port() -> int:
-    """A TCP port on the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def quiet_chain(genesis: int) -> Iterator[Web3]:
-    """A bare anvil that mines each transaction at once.
-
-    Its clock starts at `genesis` (Unix seconds) and moves a second per block, so that the same
-    transactions always give the same chain.
-    """
-    port = free_port()
-    with tempfile.TemporaryDirectory() as home:
-        command = [
-            str(anvil_binary()),
-            *("--port", str(port), "--hardfork", "osaka", "--accounts", "10", "--quiet"),
-            *("--timestamp", str(genesis), "--gas-limit", "60000000"),
-        ]
-        chain = subprocess.Popen(
-            command, env={**os.environ, "HOME": home}, preexec_fn=_die_with_parent
-        )
-        try:
-            w3 = Web3(HTTPProvider(f"http://127.0.0.1:{port}"))
-            end = time.monotonic() + _CHAIN_START
-            while not w3.is_connected():
-                if time.monotonic() > end:
-                    raise TookTooLong("the chain's start", _CHAIN_START)
-                time.sleep(0.05)
-            rpc(w3, "anvil_setBlockTimestampInterval", 1)
-            yield w3
-        finally:
-            chain.kill()
-            chain.wait()
-
-
-def rpc(w3: Web3, method: str, *arguments: object) -> object:
-    """Call one of anvil's own methods.
-
-    Raises:
-        RuntimeError: when anvil answers with an error.
-    """
-    answer = w3.provider.make_request(RPCEndpoint(method), arguments)
-    if "error" in answer:
-        raise RuntimeError(f"{method}: {answer['error']}")
-    return answer["result"]
 
 
 @dataclass
@@ -285,7 +205,7 @@ class Localnet:
             {"HOME": str(self.folder)},
         )
         self.w3 = Web3(HTTPProvider(self.url("chain")))
-        self.wait("the chain's start", lambda: self.w3.is_connected() or None, _CHAIN_START)
+        self.wait("the chain's start", lambda: self.w3.is_connected() or None, START_SECONDS)
         for account in (self.actors.deployer, self.actors.relayer, self.actors.hospital):
             rpc(self.w3, "anvil_setBalance", account.address, hex(100 * _ETHER))
         return self.w3

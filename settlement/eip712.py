@@ -12,6 +12,7 @@ from typing import Any
 from eth_abi import encode
 from eth_account import Account
 from eth_keys import keys
+from eth_keys.exceptions import BadSignature, ValidationError
 from eth_utils import keccak
 
 from settlement.errors import InvalidSignature
@@ -237,7 +238,7 @@ def recover_signer(digest: bytes, signature: bytes) -> str:
     try:
         raw = keys.Signature(signature[:64] + bytes([signature[64] - 27]))
         return raw.recover_public_key_from_msg_hash(digest).to_checksum_address()
-    except Exception as error:  # eth-keys raises its own and coincurve's types alike
+    except (BadSignature, ValidationError) as error:
         raise InvalidSignature("the signature does not recover to any key") from error
 
 

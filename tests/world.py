@@ -17,7 +17,7 @@ from eth_account.signers.local import LocalAccount
 from eth_utils import keccak, to_checksum_address
 from hexbytes import HexBytes
 
-from settlement.contracts import Claim, Outcome, abi_value, artifact, decode_events, terms_ref
+from settlement.contracts import Claim, Outcome, abi_value, artifact, terms_ref
 from settlement.deploy import create_address
 from settlement.deployment import Deployment
 from settlement.eip712 import (
@@ -27,6 +27,7 @@ from settlement.eip712 import (
     registration_digest,
     sign_digest,
 )
+from settlement.events import decode_events
 from settlement.models import EnclaveRegistration, JobTerms, Receipt, SignedReceipt, Work
 from settlement.reverts import Revert, reason_of
 

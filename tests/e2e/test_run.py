@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load
 
-from scripts.localnet import ROOT
+from scripts.chain import ROOT
 from settlement.verify import ReceiptBundle, check_bundle
 
 pytestmark = [pytest.mark.xdist_group("e2e"), pytest.mark.timeout(600)]

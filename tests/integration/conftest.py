@@ -6,7 +6,7 @@ import pytest
 from anvil import DAY, GENESIS, MEASUREMENT, Chain, key
 from eth_utils import keccak
 
-from scripts.localnet import quiet_chain, rpc
+from scripts.chain import quiet_chain, rpc
 from settlement.contracts import Settlement
 from settlement.deploy import DeploymentParameters, deploy, deploy_test_usdc
 from settlement.signer import LocalSigner

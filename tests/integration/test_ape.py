@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.localnet import ROOT, anvil_binary
+from scripts.chain import ROOT, anvil_binary
 from settlement.contracts import artifact
 from settlement.deployment import Deployment
 

@@ -5,19 +5,18 @@ from anvil import DAY, GENESIS, Chain, key
 from eth_account import Account
 from hexbytes import HexBytes
 
-from scripts.localnet import rpc
+from scripts.chain import rpc
 from settlement.contracts import (
     JobState,
     Settlement,
     WrongChain,
     authorization_document,
     authorization_signer,
-    decode_events,
-    terms_from_event,
 )
 from settlement.deploy import DeploymentParameters, create, deploy
 from settlement.eip712 import job_id
 from settlement.errors import InvalidInput
+from settlement.events import decode_events, terms_from_event
 from settlement.reverts import ContractReverted, Revert
 from settlement.signer import KnownKeyRefused, LocalSigner
 

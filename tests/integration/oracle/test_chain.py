@@ -9,7 +9,7 @@ from oracle.chain import RpcChain
 from oracle.errors import ChainUnavailable, Delivery
 from oracle.facts import Committee, JobOpened, MeasurementChanged
 from oracle.transactions import Bid, signed_row
-from scripts.localnet import rpc
+from scripts.chain import rpc
 from settlement.contracts import Authorization, Claim, Outcome, WrongChain
 from settlement.eip712 import job_id, receipt_digest, sign_digest
 from settlement.models import Receipt, SignedReceipt

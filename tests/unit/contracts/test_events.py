@@ -6,7 +6,8 @@ from typing import Any
 
 from world import GRACE, World, actor, logs_of
 
-from settlement.contracts import artifact, decode_events, terms_from_event
+from settlement.contracts import artifact
+from settlement.events import decode_events, terms_from_event
 from settlement.models import JobTerms
 
 

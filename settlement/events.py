@@ -1,0 +1,75 @@
+"""The contracts' events, decoded: what the ledger can be rebuilt from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from hexbytes import HexBytes
+from web3 import Web3
+
+from settlement.contracts import artifact
+from settlement.deployment import Deployment
+from settlement.models import JobTerms, Work
+
+
+@dataclass(frozen=True)
+class Event:
+    """A decoded log of one of our contracts. `args` are keyed by the contract's own names."""
+
+    name: str
+    contract: str
+    args: Mapping[str, Any]
+    block: int
+    block_hash: bytes
+    transaction: bytes
+    log_index: int
+
+
+@cache
+def _event_topics() -> dict[bytes, tuple[str, dict[str, Any]]]:
+    w3 = Web3()
+    topics: dict[bytes, tuple[str, dict[str, Any]]] = {}
+    for contract in ("RaphaClearingVault", "RaphaNodeRegistry", "EnclaveRegistry"):
+        for entry in artifact(contract).abi:
+            if entry["type"] == "event":
+                event = w3.eth.contract(abi=[entry]).events[entry["name"]]()
+                topics[bytes(HexBytes(event.topic))] = (entry["name"], entry)
+    return topics
+
+
+def decode_events(deployment: Deployment, logs: Sequence[Mapping[str, Any]]) -> list[Event]:
+    """Our events among `logs` (as `eth_getLogs` answers), in order; foreign ones are left out."""
+    names = {
+        deployment.vault: "vault",
+        deployment.node_registry: "node_registry",
+        deployment.enclave_registry: "enclave_registry",
+    }
+    events = []
+    w3 = Web3()
+    for log in logs:
+        known = _event_topics().get(bytes(log["topics"][0])) if log["topics"] else None
+        contract = names.get(log["address"])
+        if known is None or contract is None:
+            continue
+        name, entry = known
+        args = w3.eth.contract(abi=[entry]).events[name]().process_log(log)["args"]
+        events.append(
+            Event(
+                name=name,
+                contract=contract,
+                args=args,
+                block=log["blockNumber"],
+                block_hash=bytes(log["blockHash"]),
+                transaction=bytes(log["transactionHash"]),
+                log_index=log["logIndex"],
+            )
+        )
+    return events
+
+
+def terms_from_event(args: Mapping[str, Any]) -> JobTerms:
+    """The whole terms from a `JobOpened` event's arguments."""
+    terms = dict(args["terms"])
+    terms["work"] = Work(**dict(terms["work"]))
+    return JobTerms(**terms)
