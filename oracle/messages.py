@@ -1,9 +1,9 @@
 """What travels between the oracle and those who use it; server and client share these models."""
 
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from settlement.contracts import Authorization
 from settlement.models import EnclaveRegistration, JobTerms, Receipt, SignedReceipt
@@ -29,7 +29,13 @@ class Status(StrEnum):
 
 
 class Problem(Frozen):
-    """An error as RFC 9457 has it; `code` is its stable name, `final` says whether to give up."""
+    """An error as RFC 9457 has it; `code` is its stable name, `final` says whether to give up.
+
+    What the error keeps stands beside these, as members of its own (section 3.2).
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Any]
 
     type: str = "about:blank"
     title: str
@@ -37,7 +43,11 @@ class Problem(Frozen):
     detail: str
     code: str
     final: bool
-    data: dict[str, str | int | bool | None] = Field(default_factory=dict)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The members of the error's own."""
+        return dict(self.__pydantic_extra__)
 
 
 class Readiness(Frozen):

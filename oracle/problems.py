@@ -50,13 +50,18 @@ def status_for(error: RaphaError) -> HTTPStatus:
 def problem_of(error: RaphaError) -> Problem:
     """An error's problem document, with the data that the error keeps."""
     status = status_for(error)
+    kept = {
+        name: _plain(value)
+        for name, value in vars(error).items()
+        if name[0] != "_" and name not in Problem.model_fields
+    }
     return Problem(
         title=status.phrase,
         status=status,
         detail=str(error),
         code=error.code,
         final=error.final,
-        data={name: _plain(value) for name, value in vars(error).items() if name[0] != "_"},
+        **kept,
     )
 
 

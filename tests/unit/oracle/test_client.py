@@ -16,9 +16,7 @@ def client(handler: Callable[[httpx.Request], httpx.Response]) -> OracleClient:
 
 
 def problem(status: int, code: str = "JobUnknown", *, final: bool = True) -> httpx.Response:
-    body = Problem(
-        title="x", status=status, detail="no such job", code=code, final=final, data={"n": 1}
-    )
+    body = Problem(title="x", status=status, detail="no such job", code=code, final=final, n=1)
     return httpx.Response(status, text=body.model_dump_json())
 
 
