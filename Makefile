@@ -50,8 +50,8 @@ run: .cache/setup ## the whole way on a local chain: escrow, train, settle, deli
 test: .cache/setup ## all tests
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-long: .cache/setup ## the same with many more examples
-	@HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest $(ARGS)
+test-long: .cache/setup ## the same with twenty times as many examples (about an hour)
+	@HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest --timeout 7200 $(ARGS)
 
 lint: .cache/setup ## format, lint, types, import directions, artifacts
 	@$(BIN)/ruff format --check .

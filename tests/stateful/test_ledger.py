@@ -606,7 +606,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 TestLedger = pytest.mark.timeout(7_200)(LedgerMachine.TestCase)
-# 60 by default; HYPOTHESIS_PROFILE=long multiplies by fifty
+# 60 by default; HYPOTHESIS_PROFILE=long multiplies by twenty
 TestLedger.settings = settings(
     max_examples=settings().max_examples * 6 // 10, stateful_step_count=40, deadline=None
 )
