@@ -24,7 +24,7 @@ UV := .tools/bin/uv
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help setup run test test-long lint format bench artifacts clean
+.PHONY: help setup run test test-long lint format bench ape artifacts clean
 
 help: ## show the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,9 @@ format: .cache/setup ## let ruff format and mend
 
 bench: .cache/setup ## measure gas and speed; writes tests/bench/
 	@$(BIN)/python -m scripts.bench $(ARGS)
+
+ape: .cache/setup ## ape with this folder's compiler and chain: make ape ARGS="run deploy --help"
+	@PATH=$(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$$PATH ape $(ARGS)
 
 artifacts: .cache/setup ## compile the contracts into settlement/artifacts/
 	@$(BIN)/python -m scripts.artifacts
