@@ -10,6 +10,7 @@ import click
 from ape import networks
 from ape.api import AccountAPI
 from ape.cli import ConnectedProviderCommand, account_option
+from ape.logging import logger
 from web3 import Web3
 
 from settlement.deploy import DeploymentParameters, deploy, deploy_test_usdc
@@ -40,6 +41,8 @@ NATIVE_USDC = {
 @click.option("--json", "as_json", is_flag=True, help="Print the record instead of its path.")
 def cli(account: AccountAPI, parameters: Path, output: Path, as_json: bool) -> None:
     """Deploy timelock, registries and vault, check them, and write their record."""
+    if as_json:
+        logger.set_level("ERROR")  # ape logs to stdout
     w3: Web3 = networks.provider.web3
     signer = ApeSigner(account)
     chosen = DeploymentParameters.model_validate_json(parameters.read_bytes())
