@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from settlement.amounts import UNIT
+from settlement.amounts import UNIT, format_usdc
 from settlement.types import Bytes32, Frozen, Usdc
 
 
@@ -47,13 +47,14 @@ def draw_settlement(waterfall: Waterfall, path: Path) -> None:
     left.scatter(times, [p.paid / UNIT for p in waterfall.payments], color="#1b6e53", zorder=3)
     left.axhline(waterfall.budget / UNIT, color="#999999", linestyle="--", linewidth=1)
     left.text(0, waterfall.budget / UNIT, " budget", va="bottom", color="#666666", fontsize=9)
-    for time, payment in zip(times, waterfall.payments, strict=True):
+    for index, (time, payment) in enumerate(zip(times, waterfall.payments, strict=True)):
         left.annotate(
             f"{payment.records} rec, {payment.epochs} ep",
             (time, payment.paid / UNIT),
             textcoords="offset points",
-            xytext=(-6, 3),
-            ha="right",
+            # the first label would cross the axis on the side of the others
+            xytext=(0, 5) if index == 0 else (-6, 3),
+            ha="left" if index == 0 else "right",
             fontsize=7,
             color="#444444",
         )
@@ -76,13 +77,14 @@ def _draw_bars(axes: Any, parts: Sequence[tuple[str, int]], budget: int) -> None
     rest = budget
     names = ["budget", *(name for name, _ in parts)]
     axes.bar(0, budget / UNIT, color="#4a5a78")
-    axes.text(0, budget / UNIT, f"{budget / UNIT:,.2f}", ha="center", va="bottom", fontsize=8)
+    axes.text(0, budget / UNIT, format_usdc(budget), ha="center", va="bottom", fontsize=8)
     for index, (name, amount) in enumerate(parts, start=1):
         rest -= amount
         color = "#c0803a" if name.startswith("returned") else "#1b6e53"
         axes.bar(index, amount / UNIT, bottom=rest / UNIT, color=color)
-        label = f"{amount / UNIT:,.2f}"
-        axes.text(index, (rest + amount) / UNIT, label, ha="center", va="bottom", fontsize=8)
+        axes.text(
+            index, (rest + amount) / UNIT, format_usdc(amount), ha="center", va="bottom", fontsize=8
+        )
     axes.set_xticks(range(len(names)), names, rotation=20, ha="right", fontsize=8)
     axes.set_ylabel("USDC")
     axes.set_title("Where the budget went", fontsize=10)
