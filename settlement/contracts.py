@@ -20,7 +20,6 @@ from web3.types import TxParams, TxReceipt
 from settlement.deployment import Deployment
 from settlement.eip712 import (
     job_id,
-    message_of,
     receive_authorization_digest,
     recover_signer,
     typed_data,
@@ -162,13 +161,6 @@ def authorization_signer(
         nonce=job_id(terms, deployment.vault_domain),
     )
     return recover_signer(digest, authorization.signature)
-
-
-def registration_document(
-    deployment: Deployment, registration: EnclaveRegistration
-) -> dict[str, Any]:
-    """The typed data that a committee member signs."""
-    return typed_data(deployment.enclave_domain, "EnclaveRegistration", message_of(registration))
 
 
 class JobStatus(Frozen):
@@ -412,6 +404,5 @@ __all__ = [
     "artifact",
     "authorization_document",
     "authorization_signer",
-    "registration_document",
     "terms_ref",
 ]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -62,41 +63,27 @@ class Run:
             assert time.monotonic() < end, self.said
             time.sleep(0.1)
 
-    def survivors(self) -> list[str]:
-        """The command lines of the run's processes that are still there."""
-        alive = []
+    def processes(self) -> dict[int, str]:
+        """The run's processes that are still there: id -> command line."""
+        found = {}
         for process in Path("/proc").iterdir():
             if not process.name.isdigit():
                 continue
-            try:
-                marked = self.mark.encode() in (process / "environ").read_bytes().split(b"\0")
-                if marked:
-                    alive.append((process / "cmdline").read_text().replace("\0", " "))
-            except (FileNotFoundError, ProcessLookupError, PermissionError):
-                continue
-        return [line for line in alive if line]
+            with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+                if self.mark.encode() in (process / "environ").read_bytes().split(b"\0"):
+                    found[int(process.name)] = (process / "cmdline").read_text().replace("\0", " ")
+        return {pid: command for pid, command in found.items() if command}
 
-    def processes(self, program: str) -> list[int]:
-        """The ids of the run's processes whose command line names `program`."""
-        found = []
-        for process in Path("/proc").iterdir():
-            try:
-                if (
-                    process.name.isdigit()
-                    and self.mark.encode() in (process / "environ").read_bytes().split(b"\0")
-                    and program in (process / "cmdline").read_text()
-                ):
-                    found.append(int(process.name))
-            except (FileNotFoundError, ProcessLookupError, PermissionError):
-                continue
-        return found
+    def survivors(self) -> list[str]:
+        """The command lines of the run's processes that are still there."""
+        return list(self.processes().values())
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
     made = Run(tmp_path)
     yield made
-    for pid in made.processes(""):
+    for pid in made.processes():
         os.kill(pid, signal.SIGKILL)
 
 
@@ -150,8 +137,9 @@ def test_ctrl_c_in_the_middle_leaves_nothing(run: Run) -> None:
 def test_a_node_that_dies_fails_the_run_by_name_and_leaves_nothing(run: Run) -> None:
     process = run.start()
     run.wait_for("oracles and hub: ", process)
-    for pid in run.processes("rapha-edge"):
-        os.kill(pid, signal.SIGKILL)
+    for pid, command in run.processes().items():
+        if "rapha-edge" in command:
+            os.kill(pid, signal.SIGKILL)
     assert process.wait(timeout=60) == 1
     assert "ProcessDied" in run.said
     assert "node ended with status -9" in run.said

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,8 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from eth_account import Account
-from eth_account.signers.local import LocalAccount
+from anvil import key as actor
 from eth_utils import keccak
 from hexbytes import HexBytes
 from web3 import HTTPProvider, Web3
@@ -22,6 +20,7 @@ from web3 import HTTPProvider, Web3
 from oracle.client import OracleClient, OracleRefused, OracleUnavailable
 from oracle.clients.edge.devplatform import DevPlatform
 from oracle.messages import EscrowRequest, Evidence, JobState, Status
+from scripts.chain import ROOT, anvil_binary, die_with_parent, free_port, rpc
 from settlement.contracts import Settlement
 from settlement.deploy import DeploymentParameters, deploy, deploy_test_usdc
 from settlement.deployment import Deployment
@@ -30,23 +29,11 @@ from settlement.enclave import report_data
 from settlement.models import JobTerms, Receipt, SignedReceipt, Work
 from settlement.signer import LocalSigner
 
-ROOT = Path(__file__).resolve().parents[3]
 MEASUREMENT = keccak(text="measurement")
 CONFIGURATION = keccak(text="configuration")
 ENCRYPTION_KEY = keccak(text="encryption key")
 TOKEN = "the operators' shared token, long enough"
 T = TypeVar("T")
-
-
-def actor(name: str) -> LocalAccount:
-    account: LocalAccount = Account.from_key(keccak(text=f"rapha integration {name}"))
-    return account
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def until(ask: Callable[[], T | None], seconds: float = 40) -> T:
@@ -69,10 +56,10 @@ def spawn(stack: ExitStack, command: list[str], log: Path, **env: str) -> subpro
         env={**os.environ, **env},
         cwd=log.parent,
         start_new_session=True,
+        preexec_fn=die_with_parent,
     )
 
     def end() -> None:
-        # The whole group: npm's anvil is a launcher, whose child would outlive it.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -149,15 +136,15 @@ class Network:
 def network(tmp_path: Path) -> Iterator[Network]:
     with ExitStack() as stack:
         port = free_port()
-        anvil = str(ROOT / "node_modules/.bin/anvil")
+        anvil = str(anvil_binary())
         chain = ["--block-time", "1", "--slots-in-an-epoch", "1", "--hardfork", "osaka"]
         spawn(stack, [anvil, "--port", str(port), *chain], tmp_path / "anvil.log")
         w3 = Web3(HTTPProvider(f"http://127.0.0.1:{port}"))
         until(w3.is_connected)
-        w3.provider.make_request("evm_setIntervalMining", [0])  # type: ignore[arg-type]
-        w3.provider.make_request("evm_setAutomine", [True])  # type: ignore[arg-type]
+        rpc(w3, "evm_setIntervalMining", 0)
+        rpc(w3, "evm_setAutomine", True)
         deployment = _deploy(w3)
-        w3.provider.make_request("evm_setIntervalMining", [1])  # type: ignore[arg-type]
+        rpc(w3, "evm_setIntervalMining", 1)
         now = int(time.time())
         platform = DevPlatform.create(now - 3600, chain_id=deployment.chain_id)
         shared = {
@@ -213,10 +200,7 @@ def _file(directory: Path, name: str, content: str) -> str:
 
 def _deploy(w3: Web3) -> Deployment:
     for name in ("deployer", "registrar", "relayer"):
-        w3.provider.make_request(
-            "anvil_setBalance",  # type: ignore[arg-type]
-            [actor(name).address, hex(10**21)],
-        )
+        rpc(w3, "anvil_setBalance", actor(name).address, hex(10**21))
     deployer = LocalSigner(actor("deployer"))
     usdc = deploy_test_usdc(w3, deployer)
     members = sorted((actor(f"operator {i}").address for i in range(3)), key=str.lower)
