@@ -86,12 +86,12 @@ def __init__(
 
 @external
 def register(
-    registration: typed_data.EnclaveRegistration, signatures: DynArray[Bytes[65], committee.MAX_MEMBERS]
+    registration: typed_data.EnclaveRegistration, signatures: Bytes[committee.MAX_SIGNATURES_LENGTH]
 ):
     """
     @notice Register or renew an enclave key. Anyone may bring what the committee signed.
     @param registration What the committee vouches for.
-    @param signatures Signatures of members over its EIP-712 digest, sorted by signer.
+    @param signatures Of members over its EIP-712 digest: 65 bytes (r, s, v) each, sorted by signer.
     """
     assert registration.epoch == committee.epoch, "enclaves: signed for another committee"
     assert registration.enclave_key != empty(address), "enclaves: key is zero"
@@ -165,18 +165,18 @@ def set_committee(members: DynArray[address, committee.MAX_MEMBERS], threshold: 
 
 @external
 @view
-def is_valid(enclave_key: address, node_id: uint64) -> bool:
+@reentrant
+def is_valid(enclave_key: address, node_id: uint256) -> bool:
     """
     @notice Whether receipts by this key count for this node now: registered for it, unexpired, unrevoked,
             with an allowed measurement.
     """
     known: uint256 = self._enclaves[enclave_key]
+    # an unknown key has measurement 0 and a revoked one a number beyond all; neither is ever allowed
     return (
-        known != 0
-        and known & _REVOKED == 0
-        and (known >> _NODE_SHIFT) & _UINT64 == convert(node_id, uint256)
+        (known >> _NODE_SHIFT) & _UINT64 == node_id
         and known & _UINT64 > block.timestamp
-        and self._allowed[(known & ~_REVOKED) >> _MEASUREMENT_SHIFT]
+        and self._allowed[known >> _MEASUREMENT_SHIFT]
     )
 
 
@@ -206,6 +206,18 @@ def is_measurement_allowed(measurement: bytes32) -> bool:
 
 @external
 @view
+def is_signed(digest: bytes32, signatures: Bytes[committee.MAX_SIGNATURES_LENGTH]) -> bool:
+    """
+    @notice Whether the present committee has signed a digest; where it has not, the call reverts and says why.
+    @param digest An EIP-712 digest, in the domain of whoever asks.
+    @param signatures Of members: 65 bytes (r, s, v) each, sorted by signer.
+    """
+    committee._check_signatures(digest, signatures)
+    return True
+
+
+@external
+@view
 def registration_digest(registration: typed_data.EnclaveRegistration) -> bytes32:
     """
     @notice The EIP-712 digest that committee members sign.
@@ -216,8 +228,8 @@ def registration_digest(registration: typed_data.EnclaveRegistration) -> bytes32
 @internal
 @view
 def _registration_digest(registration: typed_data.EnclaveRegistration) -> bytes32:
-    return typed_data._typed_data_digest(
-        eip712_domain_separator._domain_separator_v4(), typed_data._registration_digest(registration)
+    return typed_data._digest(
+        eip712_domain_separator._domain_separator_v4(), typed_data._registration_hash(registration)
     )
 
 

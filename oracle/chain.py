@@ -29,18 +29,23 @@ from oracle.facts import (
     EnclaveRevoked,
     Event,
     Fees,
+    JobAssigned,
+    JobCancelled,
     JobClosed,
     JobOpened,
+    JobToppedUp,
+    JobVoided,
     MeasurementChanged,
     Mined,
     Place,
     Settled,
 )
 from settlement import events
-from settlement.contracts import Authorization, Claim, Outcome, Settlement, WrongChain
+from settlement.client import Settlement
+from settlement.contracts import Claim, Outcome, WrongChain
 from settlement.deployment import Deployment
 from settlement.events import decode_events, terms_from_event
-from settlement.models import EnclaveRegistration, JobTerms
+from settlement.models import Authorization, EnclaveRegistration, JobTerms
 from settlement.reverts import reverted
 
 P = ParamSpec("P")
@@ -95,18 +100,13 @@ class RpcChain:
 
     @_reading
     def check(self) -> None:
-        """Make sure of chain id, code, wiring and grace period. Raises WrongChain."""
+        """Make sure of chain id, code, wiring and periods. Raises WrongChain."""
         try:
             self._settlement.check()
-            grace = int(self._settlement.vault.functions.grace().call())
         except (ContractLogicError, BadFunctionCallOutput) as error:
             raise WrongChain(
                 "the contracts", expected="those of the deployment record", found=_words(error)
             ) from error
-        if grace != self._deployment.grace_period:
-            raise WrongChain(
-                "the vault's grace period", expected=self._deployment.grace_period, found=grace
-            )
 
     @_reading
     def finalized(self) -> Block:
@@ -188,10 +188,10 @@ class RpcChain:
     def simulate_settle(self, claims: Sequence[Claim]) -> list[Outcome]:
         """Each item's outcome, were the batch settled now. Raises ContractReverted."""
         try:
-            outcomes = self._settlement.settle_call(claims).call()
+            answer = self._settlement.settle_call(claims).call()
         except (ContractLogicError, Web3RPCError) as error:
             raise _revert_or_trouble(error) from error
-        return [Outcome(code) for code in outcomes]
+        return [Outcome(code) for code in (answer if len(claims) > 1 else [answer])]
 
     @_reading
     def estimate_gas(self, call: Call, sender: str) -> int:
@@ -258,6 +258,14 @@ def fact_of(event: events.Event) -> Event | None:
     match event.name:
         case "JobOpened":
             return JobOpened(place, bytes(args["job_id"]), terms_from_event(args))
+        case "JobAssigned":
+            return JobAssigned(place, bytes(args["job_id"]), args["node_id"])
+        case "JobToppedUp":
+            return JobToppedUp(place, bytes(args["job_id"]), args["amount"], args["funded"])
+        case "JobCancelled":
+            return JobCancelled(place, bytes(args["job_id"]), args["payable_until"])
+        case "JobVoided":
+            return JobVoided(place, bytes(args["job_id"]))
         case "Settled":
             return Settled(
                 place,
@@ -266,7 +274,6 @@ def fact_of(event: events.Event) -> Event | None:
                 records=args["records"],
                 epochs=args["epochs"],
                 amount=args["amount"],
-                paid=args["paid"],
             )
         case "JobClosed":
             return JobClosed(

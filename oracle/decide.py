@@ -18,6 +18,9 @@ class Reason(StrEnum):
     """Why a receipt waits, was rejected, or is settled without a transaction of its own."""
 
     JOB_UNSEEN = "JobUnseen"
+    JOB_UNASSIGNED = "JobUnassigned"
+    JOB_VOIDED = "JobVoided"
+    MALFORMED = "Malformed"
     OUTPUT_MISSING = "OutputMissing"
     ENCLAVE_UNKNOWN = "EnclaveUnknown"
     ENCLAVE_OF_OTHER_NODE = "EnclaveOfOtherNode"
@@ -32,13 +35,23 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True)
 class JobFact:
-    """A job as the finalized chain has it. `payable_until` is the last payable second."""
+    """A job as the finalized chain has it.
+
+    `node_id` is 0 as long as no node is assigned; `funded` and `paid` are USDC base units;
+    `payable_until` is the last payable second.
+    """
 
     terms: JobTerms
+    node_id: int
+    funded: int
     closed: bool
     paid: int
     output_digest: bytes | None
     payable_until: int
+
+    def earned(self, receipt: Receipt) -> int:
+        """USDC base units that a receipt's counters earn: price times count, at most `funded`."""
+        return self.terms.earned(receipt.records, receipt.epochs, funded=self.funded)
 
 
 @dataclass(frozen=True)
@@ -53,7 +66,10 @@ class EnclaveFact:
 
 @dataclass(frozen=True)
 class SettledFact:
-    """That the vault has paid this very receipt: `amount` base units in `transaction`."""
+    """That the vault has paid this very receipt: `amount` base units, last in `transaction`.
+
+    What a top-up lets the same receipt earn more is paid by a further settlement.
+    """
 
     transaction: bytes
     block: int
@@ -75,37 +91,51 @@ def judge(
     job: JobFact | None,
     enclave: EnclaveFact | None,
     settled: SettledFact | None,
+    voided: bool = False,
     now: int,
 ) -> Verdict:
-    """The verdict at `now` (Unix seconds) on a receipt signed by the key `enclave` speaks of."""
+    """The verdict at `now` (Unix seconds) on a receipt signed by the key `enclave` speaks of.
+
+    `voided`: there is no job, and there can never be one.
+    """
     if receipt.complete and receipt.output_digest == ZERO_BYTES32:
         return Verdict(Status.REJECTED, Reason.OUTPUT_MISSING)
+    if voided:
+        return Verdict(Status.REJECTED, Reason.JOB_VOIDED)
     if job is None:
         return Verdict(Status.WAITING, Reason.JOB_UNSEEN)
+    if job.node_id == 0:
+        over = _job_refusal(job, now)
+        if over:
+            return Verdict(Status.REJECTED, over)
+        return Verdict(Status.WAITING, Reason.JOB_UNASSIGNED)
     if enclave is None:
         return Verdict(Status.REJECTED, Reason.ENCLAVE_UNKNOWN)
-    if enclave.node_id != job.terms.node_id:
+    if enclave.node_id != job.node_id:
         return Verdict(Status.REJECTED, Reason.ENCLAVE_OF_OTHER_NODE)
-    if settled is not None:
+    covered = is_covered(receipt, job)
+    refused = _job_refusal(job, now) or _enclave_refusal(enclave, now)
+    if settled is not None and (covered or refused):
         return Verdict(Status.SETTLED, settled=settled)
-    if is_covered(receipt, job):
+    if covered:
         return Verdict(Status.SETTLED, Reason.COVERED)
-    refused = _refusal(job, enclave, now)
     return Verdict(Status.REJECTED, refused) if refused else Verdict(Status.ACCEPTED)
 
 
 def is_covered(receipt: Receipt, job: JobFact) -> bool:
     """Whether all that the receipt claims has been settled already."""
-    if job.terms.earned(receipt.records, receipt.epochs) > job.paid:
+    if job.earned(receipt) > job.paid:
         return False
     return not receipt.complete or (job.closed and receipt.output_digest == job.output_digest)
 
 
-def _refusal(job: JobFact, enclave: EnclaveFact, now: int) -> Reason | None:
+def _job_refusal(job: JobFact, now: int) -> Reason | None:
     if job.closed:
         return Reason.JOB_CLOSED
-    if now > job.payable_until:
-        return Reason.TOO_LATE
+    return Reason.TOO_LATE if now > job.payable_until else None
+
+
+def _enclave_refusal(enclave: EnclaveFact, now: int) -> Reason | None:
     if enclave.revoked:
         return Reason.ENCLAVE_REVOKED
     if now >= enclave.expiry:
@@ -113,7 +143,7 @@ def _refusal(job: JobFact, enclave: EnclaveFact, now: int) -> Reason | None:
     return None if enclave.measurement_allowed else Reason.MEASUREMENT_NOT_ALLOWED
 
 
-def due(receipts: Sequence[Receipt], terms: JobTerms) -> list[Receipt]:
+def due(receipts: Sequence[Receipt], job: JobFact) -> list[Receipt]:
     """Of one job's payable receipts those to settle, in this order; all others they cover.
 
     That is the newest; where a completing one claims less, what the job earned goes before it,
@@ -121,7 +151,7 @@ def due(receipts: Sequence[Receipt], terms: JobTerms) -> list[Receipt]:
     """
 
     def worth(receipt: Receipt) -> tuple[int, int, int, bytes]:
-        earned = terms.earned(receipt.records, receipt.epochs)
+        earned = job.earned(receipt)
         return earned, receipt.records, receipt.epochs, receipt.records_root
 
     partial = max((r for r in receipts if not r.complete), key=worth, default=None)
@@ -135,6 +165,10 @@ REFUSALS = {
     Outcome.TOO_LATE: Reason.TOO_LATE,
     Outcome.ENCLAVE_REFUSED: Reason.ENCLAVE_REFUSED,
     Outcome.OUTPUT_MISSING: Reason.OUTPUT_MISSING,
+    Outcome.MALFORMED: Reason.MALFORMED,
 }
-"""Outcomes that reject a receipt. NOTHING_NEW and UNKNOWN_JOB do not: there the newest block and
-the finalized facts differ, and waiting for these tells what is so."""
+"""Outcomes that reject a receipt. NOTHING_NEW, UNKNOWN_JOB and NOT_ASSIGNED do not: there the
+newest block and the finalized facts differ, and waiting for these tells what is so."""
+
+FINAL = frozenset({Reason.MALFORMED})
+"""Reasons by which the vault refuses a receipt whatever the facts become."""

@@ -6,8 +6,8 @@ from enum import StrEnum
 from typing import Protocol
 
 from oracle.errors import Delivery
-from settlement.contracts import Authorization, Claim, Outcome
-from settlement.models import EnclaveRegistration, JobTerms
+from settlement.contracts import Claim, Outcome
+from settlement.models import Authorization, EnclaveRegistration, JobTerms
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Place:
 
 @dataclass(frozen=True)
 class JobOpened:
-    """A job's budget is in escrow."""
+    """A job's budget is in escrow. Terms with node 0 wait for the committee to find a node."""
 
     place: Place
     job_id: bytes
@@ -38,8 +38,44 @@ class JobOpened:
 
 
 @dataclass(frozen=True)
+class JobAssigned:
+    """The committee gave a job whose payer left the node open to a node."""
+
+    place: Place
+    job_id: bytes
+    node_id: int
+
+
+@dataclass(frozen=True)
+class JobToppedUp:
+    """A job's escrow grew by `amount` to `funded`; USDC base units."""
+
+    place: Place
+    job_id: bytes
+    amount: int
+    funded: int
+
+
+@dataclass(frozen=True)
+class JobCancelled:
+    """A job with a node is to end: its receipts count until `payable_until` (Unix seconds)."""
+
+    place: Place
+    job_id: bytes
+    payable_until: int
+
+
+@dataclass(frozen=True)
+class JobVoided:
+    """A job that was never opened can never be."""
+
+    place: Place
+    job_id: bytes
+
+
+@dataclass(frozen=True)
 class Settled:
-    """A receipt was paid: `amount` newly, `paid` in all; USDC base units."""
+    """A receipt was paid: `amount` newly, in USDC base units."""
 
     place: Place
     job_id: bytes
@@ -47,12 +83,11 @@ class Settled:
     records: int
     epochs: int
     amount: int
-    paid: int
 
 
 @dataclass(frozen=True)
 class JobClosed:
-    """A job ended, by completion (with its output digest) or by time (zero)."""
+    """A job ended: by completion (with its output digest), by time or by cancelling (zero)."""
 
     place: Place
     job_id: bytes
@@ -91,7 +126,9 @@ class MeasurementChanged:
     allowed: bool
 
 
-Event = JobOpened | Settled | JobClosed | EnclaveRegistered | EnclaveRevoked | MeasurementChanged
+JobEvent = JobOpened | JobAssigned | JobToppedUp | JobCancelled | JobVoided | Settled | JobClosed
+EnclaveEvent = EnclaveRegistered | EnclaveRevoked
+Event = JobEvent | EnclaveEvent | MeasurementChanged
 
 
 class CallKind(StrEnum):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import structlog
 from sqlalchemy import select
 
+from oracle.decide import Reason
 from oracle.errors import (
     AuthorizationLate,
     EscrowUnknown,
@@ -31,12 +32,20 @@ from oracle.store.tables import (
     JobRow,
     ReceiptRow,
 )
-from oracle.verdicts import best, chain_time, enclave_fact, rejudge, status_of
-from settlement.contracts import Authorization, authorization_signer
+from oracle.verdicts import (
+    best,
+    chain_time,
+    enclave_fact,
+    is_voided,
+    payable_until,
+    rejudge,
+    status_of,
+)
+from settlement.contracts import authorization_signer
 from settlement.deployment import Deployment
 from settlement.eip712 import job_id, receipt_digest, recover_signer
 from settlement.errors import InvalidSignature
-from settlement.models import JobTerms, SignedReceipt
+from settlement.models import Authorization, JobTerms, SignedReceipt
 from settlement.types import to_hex
 
 _log = structlog.get_logger(__name__)
@@ -89,6 +98,7 @@ class Intake:
     def submit_escrow(self, request: EscrowRequest) -> EscrowStatus:
         """Keep terms and authorization for the relayer; idempotent by job id.
 
+        One for a job that is voided is rejected as such.
         A later authorization for the same job takes the place of one that was rejected, or that is
         not by the payer's own key when the later one is: nobody can block a job by a false one.
 
@@ -105,13 +115,15 @@ class Intake:
                 select(JobEventRow).where(JobEventRow.job_id == key, JobEventRow.event == "opened")
             ).first()
             if row is None or self._displaces(row, terms, authorization):
+                voided = is_voided(session, key)
+                status = Status.REJECTED if voided else Status.ACCEPTED
                 row = session.merge(
                     EscrowRow(
                         job_id=key,
                         terms=terms.model_dump_json(),
                         **authorization.model_dump(),
-                        status=Status.SETTLED if opened else Status.ACCEPTED,
-                        reason=None,
+                        status=Status.SETTLED if opened else status,
+                        reason=Reason.JOB_VOIDED if voided else None,
                         detail=None,
                         slot=None,
                         transaction=opened.transaction if opened else None,
@@ -144,10 +156,13 @@ class Intake:
                 .where(ReceiptRow.job_id == key)
                 .order_by(ReceiptRow.records, ReceiptRow.epochs, ReceiptRow.digest)
             ).all()
+        terms = JobTerms.model_validate_json(row.terms)
         return JobStatus(
             job_id=key,
-            terms=JobTerms.model_validate_json(row.terms),
+            terms=terms,
             state=JobState(row.state),
+            node_id=row.node_id or None,
+            payable_until=payable_until(row, terms, self._deployment.grace_period),
             funded=row.funded,
             paid=row.paid,
             refunded=row.refunded,

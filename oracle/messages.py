@@ -5,8 +5,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from settlement.contracts import Authorization
-from settlement.models import EnclaveRegistration, JobTerms, Receipt, SignedReceipt
+from settlement.models import Authorization, EnclaveRegistration, JobTerms, Receipt, SignedReceipt
 from settlement.types import Address, Bytes32, Frozen, HexData, Signature, UInt64, Usdc
 
 MAX_CHALLENGES = 32
@@ -16,7 +15,8 @@ MAX_CHALLENGES = 32
 class Status(StrEnum):
     """How far a receipt, an escrow or an attestation has come.
 
-    WAITING: something it rests on is not there yet (a receipt's job, an attestation's quorum).
+    WAITING: something it rests on is not there yet (a receipt's job or the job's node, an
+    attestation's quorum).
     ACCEPTED: durable and due for a transaction. SUBMITTED: in a persisted transaction.
     SETTLED: final on chain. REJECTED: see `reason`; it is judged anew when a fact about it changes.
     """
@@ -182,16 +182,22 @@ class ReceiptStatus(Frozen):
 
 
 class JobState(StrEnum):
-    """A job on chain."""
+    """A job on chain.
 
+    UNASSIGNED: funded, and waiting for the committee to find a node. OPEN: its node works on it.
+    CANCELLING: to end; finished work is still paid. CLOSED: nothing is paid any more.
+    """
+
+    UNASSIGNED = "UNASSIGNED"
     OPEN = "OPEN"
+    CANCELLING = "CANCELLING"
     CLOSED = "CLOSED"
 
 
 class JobTransaction(Frozen):
     """One final event of a job. `amount`: base units escrowed, paid or refunded by it."""
 
-    event: Literal["opened", "settled", "closed"]
+    event: Literal["opened", "assigned", "topped_up", "cancelled", "settled", "closed"]
     transaction: Bytes32
     block: int
     amount: Usdc
@@ -200,12 +206,16 @@ class JobTransaction(Frozen):
 class JobStatus(Frozen):
     """A job as the finalized chain has it; amounts are USDC base units.
 
-    `records` and `epochs` are the highest settled counters.
+    `node_id` is the node that it is assigned to, None as long as there is none. Receipts count up
+    to and in the second `payable_until` (Unix). `records` and `epochs` are the highest settled
+    counters.
     """
 
     job_id: Bytes32
     terms: JobTerms
     state: JobState
+    node_id: UInt64 | None
+    payable_until: UInt64
     funded: Usdc
     paid: Usdc
     refunded: Usdc

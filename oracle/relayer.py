@@ -10,7 +10,7 @@ from eth_account.signers.local import LocalAccount
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from oracle.decide import REFUSALS, due
+from oracle.decide import REFUSALS, JobFact, due
 from oracle.errors import AuthorizationLate
 from oracle.facts import Call, Chain
 from oracle.messages import Status
@@ -21,16 +21,15 @@ from oracle.store.tables import (
     CursorRow,
     EnclaveRow,
     EscrowRow,
-    JobRow,
     ReceiptRow,
     TransactionRow,
 )
 from oracle.transactions import Bid, FeePolicy, TransactionState
-from oracle.verdicts import receipt_of
-from settlement.contracts import Authorization, Claim, Outcome
+from oracle.verdicts import job_fact, receipt_of
+from settlement.contracts import MAX_BATCH, Claim, Outcome
 from settlement.deployment import Deployment
 from settlement.eip712 import receipt_digest
-from settlement.models import EnclaveRegistration, JobTerms, SignedReceipt
+from settlement.models import Authorization, EnclaveRegistration, JobTerms, SignedReceipt
 from settlement.reverts import ContractReverted, Revert
 from settlement.types import Frozen, HexData, to_hex
 
@@ -44,7 +43,7 @@ class RelayPolicy:
     """How the relayer works: `patience` in blocks until an unmined transaction is replaced."""
 
     fees: FeePolicy
-    max_batch: int = 50
+    max_batch: int = MAX_BATCH
     max_in_flight: int = 16
     patience: int = 20
 
@@ -62,6 +61,7 @@ class _Candidate:
     claim: Claim
     digest: bytes
     signer: str
+    node_id: int
 
 
 class Relayer:
@@ -265,20 +265,22 @@ class Relayer:
             for row in session.scalars(query.order_by(ReceiptRow.received_at, ReceiptRow.digest)):
                 by_job.setdefault(row.job_id, []).append(row)
             candidates: list[_Candidate] = []
-            for job, rows in by_job.items():
-                terms = JobTerms.model_validate_json(session.get_one(JobRow, job).terms)
-                candidates += self._due(rows, terms)
-        return sorted(candidates, key=lambda candidate: candidate.claim.terms.node_id)
+            for key, rows in by_job.items():
+                # a job that the chain took back is not there before it is seen again
+                if job := job_fact(session, key, self._deployment.grace_period):
+                    candidates += self._due(rows, job)
+        return sorted(candidates, key=lambda candidate: candidate.node_id)
 
-    def _due(self, rows: Sequence[ReceiptRow], terms: JobTerms) -> list[_Candidate]:
+    def _due(self, rows: Sequence[ReceiptRow], job: JobFact) -> list[_Candidate]:
         """Of one job's rows those to send now: not what something already sent covers."""
         by_digest = {row.digest: row for row in rows}
         chosen = []
-        for receipt in due([receipt_of(row) for row in by_digest.values()], terms):
+        for receipt in due([receipt_of(row) for row in by_digest.values()], job):
             row = by_digest[receipt_digest(receipt, self._deployment.vault_domain)]
             if row.status == Status.ACCEPTED:
                 signed = SignedReceipt(receipt=receipt, signature=row.signature)
-                chosen.append(_Candidate(Claim(terms, signed), row.digest, row.signer))
+                claim = Claim(job.terms, signed)
+                chosen.append(_Candidate(claim, row.digest, row.signer, job.node_id))
         return chosen
 
     def _settle_batch(self, batch: Sequence[_Candidate]) -> bool:

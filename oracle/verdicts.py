@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from oracle.decide import EnclaveFact, JobFact, SettledFact, judge
+from oracle.decide import FINAL, EnclaveFact, JobFact, SettledFact, judge
 from oracle.messages import JobState, ReceiptStatus, Status
 from oracle.store.tables import (
     CursorRow,
@@ -23,15 +23,19 @@ _BEST_FIRST = (Status.SETTLED, Status.SUBMITTED, Status.ACCEPTED, Status.WAITING
 def rejudge(session: Session, rows: Iterable[ReceiptRow], *, grace: int, now: int) -> None:
     """Give each receipt the status that the facts in the session call for.
 
-    One that is in a transaction stays SUBMITTED until it is settled or the transaction is resolved:
-    the chain may be ahead of the facts.
+    One that the vault refused for good stays rejected. One that is in a transaction stays
+    SUBMITTED until it is settled or the transaction is resolved: the chain may be ahead of the
+    facts.
     """
     for row in rows:
+        if row.status == Status.REJECTED and row.reason in FINAL:
+            continue
         verdict = judge(
             receipt_of(row),
             job=job_fact(session, row.job_id, grace),
             enclave=enclave_fact(session, row.signer),
             settled=_settled_fact(session, row.digest),
+            voided=is_voided(session, row.job_id),
             now=now,
         )
         if row.slot is not None and verdict.status is not Status.SETTLED:
@@ -93,11 +97,26 @@ def job_fact(session: Session, job_id: bytes, grace: int) -> JobFact | None:
     terms = JobTerms.model_validate_json(row.terms)
     return JobFact(
         terms=terms,
+        node_id=row.node_id,
+        funded=row.funded,
         closed=row.state == JobState.CLOSED,
         paid=row.paid,
         output_digest=row.output_digest,
-        payable_until=terms.deadline + grace,
+        payable_until=payable_until(row, terms, grace),
     )
+
+
+def payable_until(row: JobRow, terms: JobTerms, grace: int) -> int:
+    """The last second in which a job's receipts count: the cancelling's, else by the deadline."""
+    return terms.deadline + grace if row.cancelled_until is None else row.cancelled_until
+
+
+def is_voided(session: Session, job_id: bytes) -> bool:
+    """Whether the finalized chain says that a job was never opened and can never be."""
+    query = select(JobEventRow.block).where(
+        JobEventRow.job_id == job_id, JobEventRow.event == "voided"
+    )
+    return session.scalars(query).first() is not None
 
 
 def enclave_fact(session: Session, enclave_key: str) -> EnclaveFact | None:
@@ -123,5 +142,7 @@ def _settled_fact(session: Session, digest: bytes) -> SettledFact | None:
     query = select(JobEventRow).where(
         JobEventRow.receipt_digest == digest, JobEventRow.event == "settled"
     )
-    row = session.scalars(query).first()
-    return SettledFact(row.transaction, row.block, row.amount) if row else None
+    rows = session.scalars(query.order_by(JobEventRow.block, JobEventRow.position)).all()
+    if not rows:
+        return None
+    return SettledFact(rows[-1].transaction, rows[-1].block, sum(row.amount for row in rows))

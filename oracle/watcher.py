@@ -8,18 +8,25 @@ from collections.abc import Sequence
 from typing import assert_never
 
 import structlog
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
+from oracle.decide import Reason
 from oracle.errors import DatabaseOfOtherDeployment, LogRangeRefused
 from oracle.facts import (
     Block,
     Chain,
+    EnclaveEvent,
     EnclaveRegistered,
     EnclaveRevoked,
     Event,
+    JobAssigned,
+    JobCancelled,
     JobClosed,
+    JobEvent,
     JobOpened,
+    JobToppedUp,
+    JobVoided,
     MeasurementChanged,
     Settled,
 )
@@ -118,8 +125,13 @@ class Watcher:
             for handed_in in (AttestationRow, EscrowRow):
                 session.execute(
                     update(handed_in)
-                    .where(handed_in.status == Status.SETTLED)
-                    .values(status=Status.ACCEPTED, slot=None, transaction=None)
+                    .where(
+                        or_(
+                            handed_in.status == Status.SETTLED,
+                            handed_in.reason == Reason.JOB_VOIDED,
+                        )
+                    )
+                    .values(status=Status.ACCEPTED, reason=None, slot=None, transaction=None)
                 )
             session.execute(
                 update(ReceiptRow).where(ReceiptRow.status == Status.SETTLED).values(slot=None)
@@ -165,47 +177,70 @@ class Watcher:
             _log.info("facts advanced", block=end.number, events=len(events))
 
 
-def apply_job(session: Session, event: JobOpened | Settled | JobClosed) -> None:
+def apply_job(session: Session, event: JobEvent) -> None:
     """Write an event of a job into the facts, and its escrow's status."""
     if isinstance(event, JobOpened):
-        terms = event.terms
-        session.add(
-            JobRow(
-                job_id=event.job_id,
-                node_id=terms.node_id,
-                terms=terms.model_dump_json(),
-                state=JobState.OPEN,
-                funded=terms.budget,
-                paid=0,
-                refunded=0,
-                records=0,
-                epochs=0,
-                output_digest=None,
-            )
-        )
-        _record(session, event, "opened", terms.budget)
-        escrow = session.get(EscrowRow, event.job_id)
-        if escrow:
-            escrow.status, escrow.reason, escrow.detail = Status.SETTLED, None, None
-            escrow.transaction = event.place.transaction
+        _open(session, event)
+        return
+    if isinstance(event, JobVoided):
+        _void(session, event)
         return
     job = session.get_one(JobRow, event.job_id)
-    job.paid = event.paid
-    if isinstance(event, Settled):
+    if isinstance(event, JobAssigned):
+        job.state, job.node_id = JobState.OPEN, event.node_id
+        _record(session, event, "assigned", 0)
+    elif isinstance(event, JobToppedUp):
+        job.funded = event.funded
+        _record(session, event, "topped_up", event.amount)
+    elif isinstance(event, JobCancelled):
+        job.state, job.cancelled_until = JobState.CANCELLING, event.payable_until
+        _record(session, event, "cancelled", 0)
+    elif isinstance(event, Settled):
+        job.paid += event.amount
         job.records = max(job.records, event.records)
         job.epochs = max(job.epochs, event.epochs)
         _record(session, event, "settled", event.amount, event.receipt_digest)
     elif isinstance(event, JobClosed):
-        job.state, job.refunded = JobState.CLOSED, event.refunded
+        job.state, job.paid, job.refunded = JobState.CLOSED, event.paid, event.refunded
         job.output_digest = None if event.output_digest == ZERO_BYTES32 else event.output_digest
         _record(session, event, "closed", event.refunded)
     else:
         assert_never(event)
 
 
+def _open(session: Session, event: JobOpened) -> None:
+    terms = event.terms
+    session.add(
+        JobRow(
+            job_id=event.job_id,
+            node_id=terms.node_id,
+            terms=terms.model_dump_json(),
+            state=JobState.OPEN if terms.node_id else JobState.UNASSIGNED,
+            funded=terms.budget,
+            paid=0,
+            refunded=0,
+            records=0,
+            epochs=0,
+            output_digest=None,
+        )
+    )
+    _record(session, event, "opened", terms.budget)
+    escrow = session.get(EscrowRow, event.job_id)
+    if escrow:
+        escrow.status, escrow.reason, escrow.detail = Status.SETTLED, None, None
+        escrow.transaction = event.place.transaction
+
+
+def _void(session: Session, event: JobVoided) -> None:
+    _record(session, event, "voided", 0)
+    escrow = session.get(EscrowRow, event.job_id)
+    if escrow:
+        escrow.status, escrow.reason, escrow.detail = Status.REJECTED, Reason.JOB_VOIDED, None
+
+
 def _record(
     session: Session,
-    event: JobOpened | Settled | JobClosed,
+    event: JobEvent,
     name: str,
     amount: int,
     receipt_digest: bytes | None = None,
@@ -223,7 +258,7 @@ def _record(
     )
 
 
-def apply_enclave(session: Session, event: EnclaveRegistered | EnclaveRevoked) -> None:
+def apply_enclave(session: Session, event: EnclaveEvent) -> None:
     """Write an event of an enclave key into the facts, and its attestation's status."""
     row = session.get(EnclaveRow, event.enclave_key)
     if row is None:

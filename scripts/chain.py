@@ -58,11 +58,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def quiet_chain(genesis: int) -> Iterator[Web3]:
+def quiet_chain(genesis: int, *options: str) -> Iterator[Web3]:
     """A bare anvil that mines each transaction at once.
 
     Its clock starts at `genesis` (Unix seconds) and moves a second per block, so that the same
-    transactions always give the same chain.
+    transactions always give the same chain. `options` are more of anvil's own.
     """
     port = free_port()
     with tempfile.TemporaryDirectory() as home:
@@ -70,6 +70,7 @@ def quiet_chain(genesis: int) -> Iterator[Web3]:
             str(anvil_binary()),
             *("--port", str(port), "--hardfork", "osaka", "--accounts", "10", "--quiet"),
             *("--timestamp", str(genesis), "--gas-limit", "60000000"),
+            *options,
         ]
         chain = subprocess.Popen(
             command, env={**os.environ, "HOME": home}, preexec_fn=die_with_parent

@@ -37,7 +37,7 @@ from scripts.chain import (
     free_port,
     rpc,
 )
-from settlement.contracts import Settlement
+from settlement.client import Settlement
 from settlement.deploy import DeploymentParameters, deploy, deploy_test_usdc
 from settlement.deployment import Deployment
 from settlement.errors import RaphaError
@@ -69,6 +69,7 @@ class Actors:
 
     deployer: LocalAccount
     guardian: LocalAccount
+    arbiter: LocalAccount
     protocol: LocalAccount
     hospital: LocalAccount
     node_owner: LocalAccount
@@ -224,10 +225,13 @@ class Localnet:
                 guardian=actors.guardian.address,
                 registrar=actors.deployer.address,
                 protocol=actors.protocol.address,
+                arbiter=actors.arbiter.address,
                 committee=tuple(operator.address for operator in actors.operators),
                 threshold=THRESHOLD,
                 measurements=(measurement(),),
                 grace_period=GRACE_SECONDS,
+                # what is earned can be paid out at once
+                challenge_window=0,
                 timelock_delay=2 * 24 * 60 * 60,
             ),
         )

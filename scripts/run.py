@@ -162,7 +162,7 @@ def settle_one_job(
         enclave_key=enclave.args["enclave_key"],
         transactions=tuple(e.transaction for e in events if e.args.get("job_id") == job.id),
     )
-    verify_bundle(bundle, output=delivery.digest, paid=closed.paid)
+    verify_bundle(bundle, output=delivery.digest, paid=closed.paid, funded=closed.funded)
     view.done(f"{format_usdc(closed.paid)} USDC earned, the receipt bundle verifies")
 
     target = output / to_hex(job.id)
@@ -278,13 +278,13 @@ def vault_events(net: Localnet) -> list[Event]:
 
 WORDING: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "EnclaveRegistered": lambda a: f"enclave {a['enclave_key'][:10]}… for node {a['node_id']}",
-    "JobOpened": lambda a: f"{format_usdc(a['terms']['budget'])} USDC escrowed",
+    "JobOpened": lambda a: f"{format_usdc(a['budget'])} USDC escrowed",
     "Settled": lambda a: (
         f"{a['records']} records, {a['epochs']} epochs: +{format_usdc(a['amount'])} USDC"
     ),
     "JobClosed": lambda a: f"{format_usdc(a['refunded'])} USDC back to the payer",
     "Distributed": lambda a: f"node {a['node_id']}'s earnings split",
-    "Withdrawn": lambda a: f"{format_usdc(a['amount'])} USDC to {a['account'][:10]}…",
+    "Withdrawn": lambda a: f"{format_usdc(a['amount'])} USDC to {a['to'][:10]}…",
 }
 
 
@@ -311,7 +311,6 @@ def waterfall(net: Localnet, job: Job, events: list[Event]) -> Waterfall:
             records=event.args["records"],
             epochs=event.args["epochs"],
             amount=event.args["amount"],
-            paid=event.args["paid"],
             transaction=event.transaction,
         )
         for event in events

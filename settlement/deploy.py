@@ -10,7 +10,8 @@ from pydantic import Field
 from web3 import Web3
 from web3.types import TxParams, TxReceipt
 
-from settlement.contracts import Settlement, TransactionFailed, artifact
+from settlement.client import Settlement
+from settlement.contracts import TransactionFailed, artifact
 from settlement.deployment import REAL_CHAINS, Deployment
 from settlement.errors import InvalidInput
 from settlement.signer import Signer
@@ -24,7 +25,8 @@ class DeploymentParameters(Frozen):
     """Who governs a deployment and with which numbers.
 
     `proposers` announce through the timelock, the `guardian` stops things, the `registrar`
-    registers nodes, `protocol` gets the protocol's share. `grace_period` and `timelock_delay` are
+    registers nodes, `protocol` gets the protocol's share, the `arbiter` splits what is disputed.
+    `grace_period`, `challenge_window` (0 for none), `arbitration_period` and `timelock_delay` are
     seconds.
     """
 
@@ -32,10 +34,13 @@ class DeploymentParameters(Frozen):
     guardian: Address
     registrar: Address
     protocol: Address
+    arbiter: Address
     committee: tuple[Address, ...] = Field(min_length=1)
     threshold: int = Field(gt=0)
     measurements: tuple[Bytes32, ...] = ()
     grace_period: UInt64
+    challenge_window: UInt64 = 0
+    arbitration_period: UInt64 = 7 * 24 * 60 * 60
     timelock_delay: UInt64
 
 
@@ -116,7 +121,17 @@ def deploy(w3: Web3, signer: Signer, usdc: str, parameters: DeploymentParameters
         w3,
         signer,
         "RaphaClearingVault",
-        [usdc, nodes, enclaves, timelock, parameters.guardian, parameters.grace_period],
+        [
+            usdc,
+            nodes,
+            enclaves,
+            timelock,
+            parameters.guardian,
+            parameters.arbiter,
+            parameters.grace_period,
+            parameters.challenge_window,
+            parameters.arbitration_period,
+        ],
     )
     deployment = Deployment(
         chain_id=chain_id,
@@ -127,6 +142,7 @@ def deploy(w3: Web3, signer: Signer, usdc: str, parameters: DeploymentParameters
         timelock=timelock,
         usdc=usdc,
         grace_period=parameters.grace_period,
+        challenge_window=parameters.challenge_window,
     )
     Settlement(w3, deployment).check()
     return deployment

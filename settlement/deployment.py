@@ -16,7 +16,8 @@ class Deployment(Frozen):
     """The record that deploying writes and every process reads.
 
     `block` is the block of the first contract's creation: logs are read from there. `grace_period`
-    is seconds after a job's deadline in which finished work is still paid.
+    is seconds after a job's deadline in which finished work is still paid, `challenge_window` those
+    that fresh earnings wait at least before they can be distributed.
     """
 
     chain_id: int = Field(gt=0)
@@ -27,6 +28,7 @@ class Deployment(Frozen):
     timelock: Address
     usdc: Address
     grace_period: UInt64
+    challenge_window: UInt64 = 0
 
     @property
     def vault_domain(self) -> Domain:

@@ -1,7 +1,8 @@
 """EIP-712 digests of everything that is signed: the one Python definition.
 
 The contracts compute the same digests in `contracts/modules/typed_data.vy`; a test compares the two
-on random values. All structs are static, so a struct hash is one keccak over 32-byte words.
+on random values. A struct hash is one keccak over 32-byte words: of a nested struct its hash, of
+an array of structs the keccak of theirs.
 Source: EIP-712.
 """
 
@@ -16,7 +17,17 @@ from eth_keys.exceptions import BadSignature, ValidationError
 from eth_utils import keccak
 
 from settlement.errors import InvalidSignature
-from settlement.models import EnclaveRegistration, JobTerms, Receipt, Work
+from settlement.models import (
+    Assignment,
+    Deposit,
+    EnclaveRegistration,
+    JobTerms,
+    OpenJobs,
+    Receipt,
+    Sponsorship,
+    Withdrawal,
+    Work,
+)
 from settlement.types import Frozen, to_hex
 
 DOMAIN_TYPE = [
@@ -44,6 +55,17 @@ TYPES: dict[str, list[tuple[str, str]]] = {
         ("Work", "work"),
         ("bytes32", "salt"),
     ],
+    "OpenJobs": [("JobTerms[]", "jobs")],
+    "Sponsorship": [("JobTerms", "terms"), ("address", "sponsor")],
+    "Assignment": [("bytes32", "jobId"), ("uint64", "nodeId"), ("uint64", "epoch")],
+    "Deposit": [("address", "account"), ("uint256", "amount"), ("bytes32", "salt")],
+    "Withdrawal": [
+        ("address", "account"),
+        ("address", "to"),
+        ("uint256", "amount"),
+        ("uint256", "nonce"),
+        ("uint256", "deadline"),
+    ],
     "Receipt": [
         ("bytes32", "jobId"),
         ("uint64", "records"),
@@ -60,6 +82,13 @@ TYPES: dict[str, list[tuple[str, str]]] = {
         ("bytes32", "encryptionKeyDigest"),
         ("uint64", "expiry"),
         ("uint64", "epoch"),
+    ],
+    "Permit": [
+        ("address", "owner"),
+        ("address", "spender"),
+        ("uint256", "value"),
+        ("uint256", "nonce"),
+        ("uint256", "deadline"),
     ],
     "ReceiveWithAuthorization": [
         ("address", "from"),
@@ -125,8 +154,17 @@ def encode_type(primary: str) -> str:
     def signature(name: str) -> str:
         return f"{name}({','.join(f'{kind} {field}' for kind, field in TYPES[name])})"
 
-    nested = sorted({kind for kind, _ in TYPES[primary] if kind in TYPES})
-    return signature(primary) + "".join(signature(name) for name in nested)
+    return signature(primary) + "".join(signature(name) for name in referenced(primary))
+
+
+def referenced(primary: str) -> list[str]:
+    """The structs that a struct refers to, directly or not, sorted (EIP-712)."""
+    found: set[str] = set()
+    for kind, _ in TYPES[primary]:
+        name = kind.removesuffix("[]")
+        if name in TYPES:
+            found |= {name, *referenced(name)}
+    return sorted(found)
 
 
 @cache
@@ -136,13 +174,36 @@ def type_hash(primary: str) -> bytes:
 
 
 def hash_struct(primary: str, values: list[Any]) -> bytes:
-    """EIP-712 `hashStruct`. `values` follow `TYPES`; a nested struct is given as its hash."""
-    kinds = ["bytes32" if kind in TYPES else kind for kind, _ in TYPES[primary]]
+    """EIP-712 `hashStruct`. `values` follow `TYPES`; nested structs are given as their hash."""
+    kinds = ["bytes32" if kind.removesuffix("[]") in TYPES else kind for kind, _ in TYPES[primary]]
     return keccak(encode(["bytes32", *kinds], [type_hash(primary), *values]))
 
 
 def _digest(domain: Domain, struct_hash: bytes) -> bytes:
     return keccak(b"\x19\x01" + domain.separator + struct_hash)
+
+
+def struct_hash(model: Frozen) -> bytes:
+    """`hashStruct` of a model whose name is its EIP-712 type."""
+
+    def word(value: Any) -> Any:
+        if isinstance(value, Frozen):
+            return struct_hash(value)
+        if isinstance(value, tuple):
+            return keccak(b"".join(struct_hash(item) for item in value))
+        return value
+
+    return hash_struct(type(model).__name__, [word(value) for value in _values(model)])
+
+
+def intent_digest(model: OpenJobs | Sponsorship | Withdrawal | Deposit, vault: Domain) -> bytes:
+    """What a payer or payee signs in the vault's domain; of a deposit, the EIP-3009 nonce."""
+    return _digest(vault, struct_hash(model))
+
+
+def assignment_digest(assignment: Assignment, vault: Domain) -> bytes:
+    """What each committee member signs to assign a job."""
+    return _digest(vault, struct_hash(assignment))
 
 
 def _values(model: Frozen) -> list[Any]:
@@ -151,23 +212,22 @@ def _values(model: Frozen) -> list[Any]:
 
 def work_digest(work: Work) -> bytes:
     """`hashStruct(work)`; the vault takes it in place of the four digests when it settles."""
-    return hash_struct("Work", _values(work))
+    return struct_hash(work)
 
 
 def job_id(terms: JobTerms, vault: Domain) -> bytes:
     """The job id: the EIP-712 digest of the terms in the vault's domain."""
-    values = [work_digest(v) if isinstance(v, Work) else v for v in _values(terms)]
-    return _digest(vault, hash_struct("JobTerms", values))
+    return _digest(vault, struct_hash(terms))
 
 
 def receipt_digest(receipt: Receipt, vault: Domain) -> bytes:
     """What the enclave key signs."""
-    return _digest(vault, hash_struct("Receipt", _values(receipt)))
+    return _digest(vault, struct_hash(receipt))
 
 
 def registration_digest(registration: EnclaveRegistration, registry: Domain) -> bytes:
     """What each committee member signs."""
-    return _digest(registry, hash_struct("EnclaveRegistration", _values(registration)))
+    return _digest(registry, struct_hash(registration))
 
 
 def receive_authorization_digest(
@@ -191,11 +251,10 @@ def typed_data(domain: Domain, primary: str, message: dict[str, Any]) -> dict[st
     def fields(members: list[tuple[str, str]]) -> list[dict[str, str]]:
         return [{"name": name, "type": kind} for kind, name in members]
 
-    nested = {kind for kind, _ in TYPES[primary] if kind in TYPES}
     return {
         "types": {
             "EIP712Domain": fields(DOMAIN_TYPE),
-            **{name: fields(TYPES[name]) for name in [primary, *sorted(nested)]},
+            **{name: fields(TYPES[name]) for name in [primary, *referenced(primary)]},
         },
         "primaryType": primary,
         "domain": {
@@ -215,6 +274,8 @@ def message_of(model: Frozen) -> dict[str, Any]:
     for name, value in zip(names, _values(model), strict=True):
         if isinstance(value, Frozen):
             message[name] = message_of(value)
+        elif isinstance(value, tuple):
+            message[name] = [message_of(item) for item in value]
         else:
             message[name] = to_hex(value) if isinstance(value, bytes) else value
     return message

@@ -70,6 +70,5 @@ def decode_events(deployment: Deployment, logs: Sequence[Mapping[str, Any]]) -> 
 
 def terms_from_event(args: Mapping[str, Any]) -> JobTerms:
     """The whole terms from a `JobOpened` event's arguments."""
-    terms = dict(args["terms"])
-    terms["work"] = Work(**dict(terms["work"]))
-    return JobTerms(**terms)
+    terms = {name: args[name] for name in JobTerms.model_fields}
+    return JobTerms(**{**terms, "work": Work(**dict(args["work"]))})

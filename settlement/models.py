@@ -4,6 +4,11 @@ from pydantic import Field
 
 from settlement.types import Address, Bytes32, Frozen, HexData, Signature, UInt64, Usdc
 
+MAX_NODE_ID = 2**22 - 1
+"""The vault keeps node ids in 22 bits."""
+MAX_BUDGET = 2**46 - 1
+"""The vault keeps a job's amounts in 46 bits: 70,368,744.177663 USDC."""
+
 
 class Work(Frozen):
     """What is to be done, by digest only: no private detail goes on chain.
@@ -23,21 +28,25 @@ class JobTerms(Frozen):
     """The whole agreement about one job. Its EIP-712 digest is the job id.
 
     Prices and budget are USDC base units; `deadline` is Unix seconds; `salt` makes otherwise
-    equal jobs distinct.
+    equal jobs distinct. Node 0 leaves the choice of the node to the committee.
     """
 
     payer: Address
-    node_id: UInt64 = Field(gt=0)
+    node_id: UInt64 = Field(le=MAX_NODE_ID)
     price_per_record: Usdc
     price_per_epoch: Usdc
-    budget: Usdc = Field(gt=0)
+    budget: Usdc = Field(gt=0, le=MAX_BUDGET)
     deadline: UInt64
     work: Work
     salt: Bytes32
 
-    def earned(self, records: int, epochs: int) -> int:
-        """USDC base units that cumulative counters earn: price times count, at most the budget."""
-        return min(records * self.price_per_record + epochs * self.price_per_epoch, self.budget)
+    def earned(self, records: int, epochs: int, *, funded: int | None = None) -> int:
+        """USDC base units that cumulative counters earn: price times count, at most what is funded.
+
+        `funded` is the budget unless it is given: what a top-up added only the vault knows.
+        """
+        bound = self.budget if funded is None else funded
+        return min(records * self.price_per_record + epochs * self.price_per_epoch, bound)
 
 
 class Authorization(Frozen):
@@ -50,6 +59,49 @@ class Authorization(Frozen):
     valid_after: UInt64
     valid_before: UInt64
     signature: HexData = Field(max_length=1024)
+
+
+class OpenJobs(Frozen):
+    """A payer's order to open jobs from its balance, all or none, by one signature."""
+
+    jobs: tuple[JobTerms, ...] = Field(min_length=1, max_length=50)
+
+
+class Sponsorship(Frozen):
+    """A payer's consent that `sponsor` funds its job, and gets back what the job leaves."""
+
+    terms: JobTerms
+    sponsor: Address
+
+
+class Deposit(Frozen):
+    """What an EIP-3009 authorisation to top up a balance is for: its digest is the nonce."""
+
+    account: Address
+    amount: Usdc = Field(gt=0)
+    salt: Bytes32
+
+
+class Withdrawal(Frozen):
+    """An account's order to send a part of its balance to any address, once.
+
+    `nonce` is the account's count of signed withdrawals, `deadline` the last Unix second in which
+    the order counts.
+    """
+
+    account: Address
+    to: Address
+    amount: Usdc = Field(gt=0)
+    nonce: UInt64
+    deadline: UInt64
+
+
+class Assignment(Frozen):
+    """What the committee signs to give a job whose payer left the node open to a node."""
+
+    job_id: Bytes32
+    node_id: UInt64 = Field(gt=0, le=MAX_NODE_ID)
+    epoch: UInt64
 
 
 class Receipt(Frozen):

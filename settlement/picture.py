@@ -1,6 +1,7 @@
 """Pictures of a settlement. Needs the `plot` extra (matplotlib)."""
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,12 @@ from settlement.types import Bytes32, Frozen, Usdc
 
 
 class Payment(Frozen):
-    """One settlement on chain: `amount` and `paid` so far in base units, `time` in seconds."""
+    """One settlement on chain: `amount` in USDC base units, `time` in Unix seconds."""
 
     time: int
     records: int
     epochs: int
     amount: Usdc
-    paid: Usdc
     transaction: Bytes32
 
 
@@ -43,14 +43,17 @@ def draw_settlement(waterfall: Waterfall, path: Path) -> None:
 
     start = waterfall.payments[0].time if waterfall.payments else 0
     times = [payment.time - start for payment in waterfall.payments]
-    left.step(times, [p.paid / UNIT for p in waterfall.payments], where="post", color="#1b6e53")
-    left.scatter(times, [p.paid / UNIT for p in waterfall.payments], color="#1b6e53", zorder=3)
+    paid = [so_far / UNIT for so_far in accumulate(p.amount for p in waterfall.payments)]
+    left.step(times, paid, where="post", color="#1b6e53")
+    left.scatter(times, paid, color="#1b6e53", zorder=3)
     left.axhline(waterfall.budget / UNIT, color="#999999", linestyle="--", linewidth=1)
     left.text(0, waterfall.budget / UNIT, " budget", va="bottom", color="#666666", fontsize=9)
-    for index, (time, payment) in enumerate(zip(times, waterfall.payments, strict=True)):
+    for index, (point, payment) in enumerate(
+        zip(zip(times, paid, strict=True), waterfall.payments, strict=True)
+    ):
         left.annotate(
             f"{payment.records} rec, {payment.epochs} ep",
-            (time, payment.paid / UNIT),
+            point,
             textcoords="offset points",
             # the first label would cross the axis on the side of the others
             xytext=(0, 5) if index == 0 else (-6, 3),

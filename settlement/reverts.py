@@ -26,29 +26,60 @@ class Revert(Enum):
         member.final = final
         return member
 
-    VAULT_BUDGET_IS_ZERO = "vault: budget is zero"
+    VAULT_ACCOUNT_IS_ZERO = "vault: account is zero"
+    VAULT_AMOUNT_IS_ZERO = "vault: amount is zero"
+    VAULT_AMOUNT_TOO_LARGE = "vault: amount too large", False
+    VAULT_ARBITER_IS_ZERO = "vault: arbiter is zero"
+    VAULT_ARBITER_MAY_STILL_ANSWER = "vault: arbiter may still answer", False
+    VAULT_ARBITRATION_OUT_OF_RANGE = "vault: arbitration out of range"
+    VAULT_BALANCE_TOO_LOW = "vault: balance too low", False
+    VAULT_BUDGET_OUT_OF_RANGE = "vault: budget out of range"
+    VAULT_CALLER_CANNOT_DISPUTE = "vault: caller cannot dispute"
+    VAULT_CALLER_IS_NOT_REGISTRY = "vault: caller is not registry"
+    VAULT_CALLER_IS_NOT_THE_ARBITER = "vault: caller is not the arbiter"
+    VAULT_CALLER_IS_NOT_THE_FUNDER = "vault: caller is not the funder"
     VAULT_CALLER_IS_NOT_THE_PAYER = "vault: caller is not the payer"
     VAULT_DEADLINE_HAS_PASSED = "vault: deadline has passed"
-    VAULT_DEADLINE_TOO_FAR_AHEAD = "vault: deadline too far ahead"
+    VAULT_DEADLINE_OUT_OF_RANGE = "vault: deadline out of range"
     VAULT_GRACE_OUT_OF_RANGE = "vault: grace out of range"
+    VAULT_INVALID_SIGNATURE = "vault: invalid signature"
     VAULT_JOB_EXISTS = "vault: job exists"
     VAULT_JOB_IS_NOT_OPEN = "vault: job is not open"
+    VAULT_JOB_IS_NOT_UNASSIGNED = "vault: job is not unassigned"
     VAULT_JOB_IS_STILL_PAYABLE = "vault: job is still payable", False
+    VAULT_NO_SUCH_DISPUTE = "vault: no such dispute"
     VAULT_NODE_IS_NOT_ACTIVE = "vault: node is not active", False
     VAULT_NODE_REGISTRY_SERVES_ANOTHER_VAULT = "vault: node registry serves another vault"
     VAULT_NOT_A_CONTRACT = "vault: not a contract"
     VAULT_NOT_PAUSED = "vault: not paused"
+    VAULT_NOTHING_TO_DISPUTE = "vault: nothing to dispute", False
+    VAULT_NOTHING_TO_RECOVER = "vault: nothing to recover", False
     VAULT_NOTHING_TO_WITHDRAW = "vault: nothing to withdraw", False
     VAULT_PAUSED = "vault: paused", False
     VAULT_PAUSED_TOO_RECENTLY = "vault: paused too recently", False
-    VAULT_PAYER_IS_ZERO = "vault: payer is zero"
+    VAULT_PAYEES_CHANGED_TOO_OFTEN = "vault: payees changed too often"
+    VAULT_PRICE_OUT_OF_RANGE = "vault: price out of range"
+    VAULT_RECEIVED_TOO_LITTLE = "vault: received too little", False
+    VAULT_RECEIVER_IS_NOT_ALLOWED = "vault: receiver is not allowed"
+    VAULT_RETURNED_EXCEEDS_DISPUTED = "vault: returned exceeds disputed"
+    VAULT_SIGNATURE_HAS_EXPIRED = "vault: signature has expired"
+    VAULT_SPONSOR_IS_THE_PAYER = "vault: sponsor is the payer"
+    VAULT_TOO_LATE_TO_ANSWER = "vault: too late to answer"
     VAULT_TRANSFER_FAILED = "vault: transfer failed", False
+    VAULT_WINDOW_OUT_OF_RANGE = "vault: window out of range"
 
+    NODES_CALLER_IS_NOT_PROPOSED = "nodes: caller is not proposed"
+    NODES_CALLER_IS_NOT_THE_HOSPITAL = "nodes: caller is not the hospital"
     NODES_CALLER_IS_NOT_THE_REGISTRAR = "nodes: caller is not the registrar"
     NODES_HARDWARE_ALREADY_REGISTERED = "nodes: hardware already registered"
     NODES_HARDWARE_HASH_IS_ZERO = "nodes: hardware hash is zero"
+    NODES_HOSPITAL_SHARE_TOO_LOW = "nodes: hospital share too low"
     NODES_NODE_IS_NOT_REGISTERED = "nodes: node is not registered"
+    NODES_NODE_IS_RETIRED = "nodes: node is retired"
     NODES_PAYEE_IS_ZERO = "nodes: payee is zero"
+    NODES_PROTOCOL_SHARE_TOO_HIGH = "nodes: protocol share too high"
+    NODES_RECEIVER_IS_NOT_ALLOWED = "nodes: receiver is not allowed"
+    NODES_REGISTRY_IS_FULL = "nodes: registry is full"
     NODES_VAULT_IS_ZERO = "nodes: vault is zero"
 
     ENCLAVES_EXPIRY_TOO_FAR_AHEAD = "enclaves: expiry too far ahead"
@@ -63,15 +94,20 @@ class Revert(Enum):
     ENCLAVES_SIGNED_FOR_ANOTHER_COMMITTEE = "enclaves: signed for another committee"
 
     COMMITTEE_MEMBERS_NOT_SORTED = "committee: members not sorted"
+    COMMITTEE_SIGNATURES_NOT_OF_65_BYTES = "committee: signatures not of 65 bytes"
     COMMITTEE_SIGNATURES_NOT_SORTED = "committee: signatures not sorted"
     COMMITTEE_SIGNER_IS_NOT_A_MEMBER = "committee: signer is not a member"
     COMMITTEE_THRESHOLD_OUT_OF_RANGE = "committee: threshold out of range"
     COMMITTEE_TOO_FEW_SIGNATURES = "committee: too few signatures"
 
+    TIMELOCK_DELAY_BELOW_TWO_DAYS = "timelock: delay below two days"
+
     GOVERNANCE_CALLER_IS_NOT_THE_GUARDIAN = "governance: caller is not the guardian"
     GOVERNANCE_OWNER_IS_ZERO = "governance: owner is zero"
     OWNABLE_CALLER_IS_NOT_THE_OWNER = "ownable: caller is not the owner"
     OWNABLE_CALLER_IS_NOT_THE_NEW_OWNER = "ownable_2step: caller is not the new owner"
+
+    TIMELOCK_CALLER_IS_NOT_THE_TIMELOCK = "timelock_controller: caller must be timelock"
 
     ERC721_CALLER_IS_NOT_OWNER_OR_APPROVED = "erc721: caller is not token owner or approved"
     ERC721_TRANSFER_FROM_INCORRECT_OWNER = "erc721: transfer from incorrect owner"

@@ -37,12 +37,18 @@ class BundleRefused(RaphaError):
 
 
 def check_bundle(
-    bundle: ReceiptBundle, *, output: bytes | None = None, paid: int | None = None
+    bundle: ReceiptBundle,
+    *,
+    output: bytes | None = None,
+    paid: int | None = None,
+    funded: int | None = None,
 ) -> tuple[Check, ...]:
     """Check every claim of a bundle.
 
     `output` is what `settlement.digests.output_digest` gives for the delivered weights and metrics,
     `paid` what the chain says was paid, in USDC base units; each is checked where it is given.
+    `funded` is what the chain says was escrowed in all, which bounds what can be earned: the
+    budget, and what was added to it later. Without it the budget is the bound.
     """
     domain = bundle.deployment.vault_domain
     job = job_id(bundle.terms, domain)
@@ -83,21 +89,27 @@ def check_bundle(
         why = to_hex(output) if holds else "what was delivered is not what the enclave signed"
         checks.append(Check(claim="the delivery is the enclave's output", holds=holds, why=why))
     if paid is not None:
-        earned = max((bundle.terms.earned(r.records, r.epochs) for r in receipts), default=0)
+        earned = max(
+            (bundle.terms.earned(r.records, r.epochs, funded=funded) for r in receipts), default=0
+        )
         why = f"{format_usdc(earned)} USDC earned, {format_usdc(paid)} paid"
         checks.append(Check(claim="what was earned was paid", holds=earned == paid, why=why))
     return tuple(checks)
 
 
 def verify_bundle(
-    bundle: ReceiptBundle, *, output: bytes | None = None, paid: int | None = None
+    bundle: ReceiptBundle,
+    *,
+    output: bytes | None = None,
+    paid: int | None = None,
+    funded: int | None = None,
 ) -> tuple[Check, ...]:
     """The same, for those who want every claim to hold.
 
     Raises:
         BundleRefused: naming each claim that does not.
     """
-    checks = check_bundle(bundle, output=output, paid=paid)
+    checks = check_bundle(bundle, output=output, paid=paid, funded=funded)
     if failed := tuple(check for check in checks if not check.holds):
         raise BundleRefused(failed)
     return checks

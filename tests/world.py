@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -17,10 +17,23 @@ from eth_account.signers.local import LocalAccount
 from eth_utils import keccak, to_checksum_address
 from hexbytes import HexBytes
 
-from settlement.contracts import Claim, Outcome, abi_value, artifact, terms_ref
+from settlement.contracts import (
+    Claim,
+    Earnings,
+    JobState,
+    JobStatus,
+    Outcome,
+    abi_value,
+    artifact,
+    order,
+    terms_ref,
+)
 from settlement.deploy import create_address
 from settlement.deployment import Deployment
 from settlement.eip712 import (
+    assignment_digest,
+    hash_struct,
+    intent_digest,
     job_id,
     receipt_digest,
     receive_authorization_digest,
@@ -28,10 +41,22 @@ from settlement.eip712 import (
     sign_digest,
 )
 from settlement.events import decode_events
-from settlement.models import EnclaveRegistration, JobTerms, Receipt, SignedReceipt, Work
+from settlement.models import (
+    Assignment,
+    Deposit,
+    EnclaveRegistration,
+    JobTerms,
+    OpenJobs,
+    Receipt,
+    SignedReceipt,
+    Sponsorship,
+    Withdrawal,
+    Work,
+)
 from settlement.reverts import Revert, reason_of
 
 GRACE = 24 * 60 * 60
+ARBITRATION = 7 * 24 * 60 * 60
 DAY = 24 * 60 * 60
 MEASUREMENT = keccak(text="measurement")
 OUTPUT = keccak(text="output")
@@ -112,7 +137,7 @@ class World:
     deployment: Deployment
 
     @classmethod
-    def create(cls, *, threshold: int = 2, grace: int = GRACE) -> "World":
+    def create(cls, *, threshold: int = 2, grace: int = GRACE, window: int = 0) -> "World":
         deployer = actor("deployer").address
         usdc = deploy("TestUSDC", sender=deployer)
         proxy = deploy("TestUSDCProxy", usdc.address, sender=deployer)
@@ -149,7 +174,10 @@ class World:
             enclaves.address,
             timelock.address,
             guardian,
+            actor("arbiter").address,
             grace,
+            window,
+            ARBITRATION,
             sender=deployer,
         )
         assert vault.address == vault_to_be
@@ -162,6 +190,7 @@ class World:
             timelock=str(timelock.address),
             usdc=str(usdc.address),
             grace_period=grace,
+            challenge_window=window,
         )
         world = cls(usdc, timelock, enclaves, nodes, vault, deployment)
         world.register_node()
@@ -172,7 +201,8 @@ class World:
     def create_vault(self, **changes: Any) -> "World":
         """A second vault with its own node registry over the same USDC, enclaves and timelock.
 
-        `changes` are the vault's constructor arguments: usdc, enclaves, owner, guardian, grace.
+        `changes` are the vault's constructor arguments: usdc, enclaves, owner, guardian, arbiter,
+        grace, window, arbitration.
         """
         deployer = actor("deployer").address
         given: dict[str, Any] = {
@@ -180,7 +210,10 @@ class World:
             "enclaves": self.enclaves.address,
             "owner": self.timelock.address,
             "guardian": actor("guardian").address,
+            "arbiter": actor("arbiter").address,
             "grace": GRACE,
+            "window": 0,
+            "arbitration": ARBITRATION,
             **changes,
         }
         nonce = boa.env.evm.vm.state.get_nonce(Address(deployer).canonical_address)
@@ -201,9 +234,28 @@ class World:
             sender=deployer,
         )
         deployment = self.deployment.model_copy(
-            update={"vault": str(vault.address), "node_registry": str(nodes.address)}
+            update={
+                "vault": str(vault.address),
+                "node_registry": str(nodes.address),
+                "grace_period": given["grace"],
+                "challenge_window": given["window"],
+            }
         )
         return World(self.usdc, self.timelock, self.enclaves, nodes, vault, deployment)
+
+    def create_hostile_vault(self, **changes: Any) -> "World":
+        """A vault over `TestHostileToken`, with money beyond the ledger that a theft would take.
+
+        Its node 1 is registered, and payer and sponsor have its token.
+        """
+        token = deploy("TestHostileToken", sender=actor("deployer").address)
+        other = self.create_vault(usdc=token.address, **changes)
+        deployment = other.deployment.model_copy(update={"usdc": str(token.address)})
+        other = replace(other, usdc=token, deployment=deployment)
+        other.register_node()
+        for account in (actor("payer").address, actor("sponsor").address, other.vault.address):
+            token.mint(account, RICH)
+        return other
 
     @classmethod
     @contextmanager
@@ -277,7 +329,9 @@ class World:
         """Register an enclave by committee."""
         registration = self.registration(**changes)
         self.enclaves.register(
-            abi_value(registration), self.co_sign(registration), sender=actor("anyone").address
+            abi_value(registration),
+            b"".join(self.co_sign(registration)),
+            sender=actor("anyone").address,
         )
         return registration
 
@@ -306,7 +360,7 @@ class World:
 
     def open(self, terms: JobTerms) -> bytes:
         """Open a job by allowance, as its payer; returns the job id."""
-        return bytes(self.vault.open_job(abi_value(terms), sender=terms.payer))
+        return bytes(self.vault.open_job(order(terms), sender=terms.payer))
 
     def authorization(
         self, terms: JobTerms, signer: LocalAccount | None = None, **changes: Any
@@ -340,6 +394,116 @@ class World:
         self.usdc.cancelAuthorization(
             account.address, nonce, signature, sender=actor("anyone").address
         )
+
+    def sign_intent(
+        self, intent: OpenJobs | Sponsorship | Withdrawal | Deposit, signer: LocalAccount
+    ) -> bytes:
+        """A signature over what a payer or payee wants, in this vault's domain."""
+        return sign_digest(intent_digest(intent, self.deployment.vault_domain), signer.key)
+
+    def permit(
+        self, owner: LocalAccount, amount: int, deadline: int, nonce: int = 0
+    ) -> tuple[int, bytes, bytes]:
+        """An owner's EIP-2612 signature (v, r, s) that lets the vault take `amount`."""
+        values = [owner.address, self.deployment.vault, amount, nonce, deadline]
+        struct_hash = hash_struct("Permit", values)
+        digest = keccak(b"\x19\x01" + self.deployment.usdc_domain.separator + struct_hash)
+        signature = sign_digest(digest, owner.key)
+        return signature[64], signature[:32], signature[32:64]
+
+    def wallet_of(self, owner: LocalAccount) -> Any:
+        """A new smart wallet (ERC-1271) with USDC, whose signature is its owner's."""
+        wallet = deploy("TestWallet", owner.address, sender=owner.address)
+        self.usdc.mint(wallet.address, RICH, sender=actor("deployer").address)
+        return wallet
+
+    def deposit(self, name: str, amount: int) -> None:
+        """Pay into an actor's own balance by its allowance."""
+        account = actor(name).address
+        self.vault.deposit(account, amount, sender=account)
+
+    def open_many(
+        self, *terms: JobTerms, signature: bytes | None = None, sender: str | None = None
+    ) -> None:
+        """Open jobs of one payer from its balance: by the payer itself unless told otherwise."""
+        orders = [order(item) for item in terms]
+        payer = terms[0].payer
+        self.vault.open_jobs(payer, orders, signature or b"", sender=sender or payer)
+
+    def consent(
+        self, terms: JobTerms, sponsor: str = "sponsor", signer: LocalAccount | None = None
+    ) -> bytes:
+        """The payer's signature that lets an actor sponsor its job."""
+        intent = Sponsorship(terms=terms, sponsor=actor(sponsor).address)
+        return self.sign_intent(intent, signer or actor("payer"))
+
+    def sponsor(
+        self, terms: JobTerms, sponsor: str = "sponsor", signature: bytes | None = None
+    ) -> bytes:
+        """Open somebody's job with a sponsor's money; returns the job id."""
+        signature = self.consent(terms, sponsor) if signature is None else signature
+        return bytes(
+            self.vault.sponsor_job(
+                terms.payer, order(terms), signature, sender=actor(sponsor).address
+            )
+        )
+
+    def assignment(
+        self,
+        terms: JobTerms,
+        node_id: int = 1,
+        signers: list[LocalAccount] | None = None,
+        epoch: int | None = None,
+    ) -> bytes:
+        """The committee's signatures, one after the other, that give a job to a node."""
+        assignment = Assignment(
+            job_id=self.job_id(terms),
+            node_id=node_id,
+            epoch=int(self.enclaves.epoch()) if epoch is None else epoch,
+        )
+        digest = assignment_digest(assignment, self.deployment.vault_domain)
+        members = COMMITTEE[:2] if signers is None else signers
+        return b"".join(sign_digest(digest, signer.key) for signer in members)
+
+    def assign(self, terms: JobTerms, node_id: int = 1, signatures: bytes | None = None) -> None:
+        """Bring, as anyone, what the committee signed."""
+        signatures = self.assignment(terms, node_id) if signatures is None else signatures
+        self.vault.assign(terms_ref(terms), node_id, signatures, sender=actor("anyone").address)
+
+    def top_up(
+        self, terms: JobTerms, amount: int, by: str = "payer", *, from_balance: bool = False
+    ) -> None:
+        """Add to a job's escrow."""
+        self.vault.top_up(terms_ref(terms), amount, from_balance, sender=actor(by).address)
+
+    def cancel(self, terms: JobTerms, by: str = "payer") -> None:
+        """End a job, as its payer unless told otherwise."""
+        self.vault.cancel(terms_ref(terms), sender=actor(by).address)
+
+    def dispute(self, terms: JobTerms, version: int = 0, by: str = "payer") -> int:
+        """Dispute what a job has freshly earned; returns the dispute's id."""
+        return int(self.vault.dispute(terms_ref(terms), version, sender=actor(by).address))
+
+    def resolve(self, dispute_id: int, returned: int, by: str = "arbiter") -> None:
+        """Split what is disputed."""
+        self.vault.resolve(dispute_id, returned, sender=actor(by).address)
+
+    def release(self, dispute_id: int) -> None:
+        """End a dispute without an answer, as anyone."""
+        self.vault.release(dispute_id, sender=actor("anyone").address)
+
+    def distribute(self, node_id: int = 1) -> int:
+        """Split, as anyone, what a node has earned."""
+        return int(self.vault.distribute(node_id, sender=actor("anyone").address))
+
+    def distribute_past(self, version: int, node_id: int = 1) -> int:
+        """Split, as anyone, what a node's payees of an earlier version have earned."""
+        return int(self.vault.distribute_past(node_id, version, sender=actor("anyone").address))
+
+    def start_period(self) -> None:
+        """Move to the first second of the next period: nothing matures within a window from it."""
+        window = int(self.vault.challenge_window())
+        self.travel_to((self.now // window + 1) * window)
 
     def receipt(
         self,
@@ -377,9 +541,13 @@ class World:
         return Claim(terms, SignedReceipt(receipt=receipt, signature=signature))
 
     def settle(self, *claims: Claim) -> list[Outcome]:
-        """Settle as anyone."""
+        """Settle as anyone, in one batch."""
         values = [claim.abi_value() for claim in claims]
-        return [Outcome(o) for o in self.vault.settle(values, sender=actor("anyone").address)]
+        return [Outcome(o) for o in self.vault.settle_many(values, sender=actor("anyone").address)]
+
+    def settle_one(self, claim: Claim) -> Outcome:
+        """Settle one receipt as anyone."""
+        return Outcome(self.vault.settle(claim.abi_value(), sender=actor("anyone").address))
 
     def refund(self, terms: JobTerms) -> int:
         """Refund as anyone."""
@@ -394,9 +562,41 @@ class World:
             raise BoaError.create(computation, contract)
         return bytes(computation.output)
 
-    def job(self, terms: JobTerms) -> tuple[int, int, int, int, int]:
-        """(state, funded, paid, node id, payable until)."""
-        return tuple(self.vault.job(self.job_id(terms)))  # type: ignore[return-value]
+    def slot_read_by(self, contract: Any, getter: str, *arguments: Any) -> int:
+        """The one storage slot that a getter reads: where its answer is kept."""
+        state = type(boa.env.evm.vm.state)
+        original, slots = state.get_storage, set()
+
+        def record(self: Any, address: bytes, slot: int, from_journal: bool = True) -> int:
+            slots.add(slot)
+            return int(original(self, address, slot, from_journal))
+
+        state.get_storage = record
+        try:
+            getattr(contract, getter)(*arguments)
+        finally:
+            state.get_storage = original
+        (slot,) = slots
+        return slot
+
+    def job(self, terms: JobTerms) -> JobStatus:
+        """A job as the vault holds it."""
+        values = dict(zip(JobStatus.model_fields, self.vault.job(self.job_id(terms)), strict=True))
+        return JobStatus(**{**values, "sponsored": bool(values["sponsored"])})
+
+    def state_of(self, terms: JobTerms) -> tuple[JobState, int, int]:
+        """State, funded and paid of a job."""
+        job = self.job(terms)
+        return job.state, job.funded, job.paid
+
+    def earnings(self, node_id: int = 1, version: int | None = None) -> Earnings:
+        """What a node's present payees, or those of an earlier version, have earned."""
+        values = (
+            self.vault.earnings_of(node_id)
+            if version is None
+            else self.vault.past_earnings_of(node_id, version)
+        )
+        return Earnings(**dict(zip(Earnings.model_fields, values, strict=True)))
 
     def balance(self, name: str) -> int:
         """What an actor may withdraw."""

@@ -9,6 +9,8 @@
 from snekmate.utils import ecdsa
 
 MAX_MEMBERS: constant(uint256) = 32
+# r, s, v of each, one after the other
+MAX_SIGNATURES_LENGTH: constant(uint256) = MAX_MEMBERS * 65
 
 event CommitteeChanged:
     epoch: indexed(uint64)
@@ -54,13 +56,15 @@ def _set_committee(members: DynArray[address, MAX_MEMBERS], threshold: uint256):
 
 @internal
 @view
-def _check_signatures(digest: bytes32, signatures: DynArray[Bytes[65], MAX_MEMBERS]):
-    assert len(signatures) >= self.threshold, "committee: too few signatures"
+def _check_signatures(digest: bytes32, signatures: Bytes[MAX_SIGNATURES_LENGTH]):
+    count: uint256 = len(signatures) // 65
+    assert len(signatures) == count * 65, "committee: signatures not of 65 bytes"
+    assert count >= self.threshold, "committee: too few signatures"
     epoch: uint64 = self.epoch
     previous: address = empty(address)
-    for signature: Bytes[65] in signatures:
-        # a wrong length gives the zero address, which is no member; other malformed ones revert
-        signer: address = ecdsa._recover_sig(digest, signature)
+    for i: uint256 in range(count, bound=MAX_MEMBERS):
+        # malformed ones revert
+        signer: address = ecdsa._recover_sig(digest, slice(signatures, i * 65, 65))
         assert self._is_member[epoch][signer], "committee: signer is not a member"
         assert convert(signer, uint160) > convert(previous, uint160), "committee: signatures not sorted"
         previous = signer

@@ -82,8 +82,9 @@ version: public(constant(String[1])) = "2"
 currency: public(constant(String[3])) = "USD"
 decimals: public(constant(uint8)) = 6
 
-# the proxy's own slot, kept free here
+# the proxy's own slots, kept free here
 _implementation: address
+_proxy_admin: address
 # mints, blacklists and pauses: one account plays all of Circle's roles
 admin: public(address)
 paused: public(bool)

@@ -164,7 +164,11 @@ class TransactionRow(Table):
 
 
 class JobRow(Table):
-    """Fact: a job. `terms` is JSON; `records` and `epochs` are the highest settled ones."""
+    """Fact: a job. `terms` is JSON; `records` and `epochs` are the highest settled ones.
+
+    `node_id` is 0 as long as no node is assigned. `cancelled_until` is the last payable second
+    (Unix) of a job that was cancelled; of others the deadline and the grace period give it.
+    """
 
     __tablename__ = "jobs"
 
@@ -178,6 +182,7 @@ class JobRow(Table):
     records: Mapped[int] = mapped_column(Unsigned64)
     epochs: Mapped[int] = mapped_column(Unsigned64)
     output_digest: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+    cancelled_until: Mapped[int | None] = mapped_column(Unsigned64)
 
 
 class JobEventRow(Table):

@@ -67,7 +67,7 @@ def test_a_node_killed_in_mid_job_resumes_and_bills_no_record_twice(bench: Bench
     node = bench.net.processes["node"]
     node.stop(gently=False)
     paid = bench.net.payer().job(job.id)
-    assert paid.state is JobState.OPEN
+    assert paid.state is JobState.ASSIGNED
     node.start()
     check_settled_exactly(bench, job)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import ape
 from eth_utils import keccak
 
-from settlement.contracts import Settlement, authorization_signer
+from settlement.client import Settlement
+from settlement.contracts import authorization_signer
 from settlement.deploy import DeploymentParameters, deploy, deploy_test_usdc
 from settlement.eip712 import job_id
 from settlement.models import JobTerms, Work

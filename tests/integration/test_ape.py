@@ -42,6 +42,7 @@ def parameters(tmp_path: Path) -> Path:
                 "guardian": account,
                 "registrar": account,
                 "protocol": account,
+                "arbiter": account,
                 "committee": [account],
                 "threshold": 1,
                 "grace_period": 86_400,
@@ -81,7 +82,7 @@ def test_ape_run_deploy_writes_a_record(
     )
     deployment = Deployment.model_validate_json(record.read_bytes())
     assert deployment.chain_id == 31337
-    assert deployment.grace_period == 86_400
+    assert (deployment.grace_period, deployment.challenge_window) == (86_400, 0)
 
 
 def test_an_ape_account_signs_and_sends_for_the_sdk(
@@ -99,4 +100,4 @@ def test_an_ape_account_signs_and_sends_for_the_sdk(
     )
     assert done.returncode == 0, done.stdout + done.stderr
     told = next(line for line in done.stdout.splitlines() if line.startswith("{"))  # amid ape's log
-    assert json.loads(told) == {"state": "OPEN", "funded": 5_000_000}
+    assert json.loads(told) == {"state": "ASSIGNED", "funded": 5_000_000}

@@ -17,6 +17,7 @@ from settlement.types import Bytes32, Frozen, UInt64
 FINISHED = frozenset({JobState.DELIVERED, JobState.FAILED})
 EXPIRED = Failure(code="QuoteExpired", detail="the budget was not in escrow before the deadline")
 TOO_LATE = Failure(code="DeadlinePassed", detail="the node did not start before the deadline")
+CANCELLED = Failure(code="EscrowCancelled", detail="the payer ended it before the node started")
 CLOSED = Failure(code="EscrowClosed", detail="the escrow was closed before the work was complete")
 
 
@@ -32,7 +33,10 @@ class Escrow(StrEnum):
     """What the chain says of a job, as told by the oracle."""
 
     UNKNOWN = "UNKNOWN"
+    """Not in escrow, or waiting for a node: there is nothing to work for yet."""
     OPEN = "OPEN"
+    CANCELLING = "CANCELLING"
+    """The payer ends it: what a node has begun is still paid for a while, nothing new begins."""
     COMPLETED = "COMPLETED"
     """Closed by a completing receipt."""
     CLOSED = "CLOSED"
@@ -94,7 +98,7 @@ def follow(
     if state is JobState.RUNNING:
         return (JobState.FAILED, CLOSED) if escrow is Escrow.CLOSED else (state, None)
     if escrow is not Escrow.OPEN:
-        return JobState.FAILED, CLOSED
+        return JobState.FAILED, CANCELLED if escrow is Escrow.CANCELLING else CLOSED
     return (JobState.FAILED, TOO_LATE) if now > deadline else (JobState.FUNDED, None)
 
 

@@ -37,6 +37,12 @@ from settlement.types import to_hex
 ASKED_PER_LEASE = 16
 """How many jobs one lease asks the oracle about: unpaid quotes must not slow a node down."""
 
+_ESCROWS = {
+    EscrowState.UNASSIGNED: Escrow.UNKNOWN,
+    EscrowState.OPEN: Escrow.OPEN,
+    EscrowState.CANCELLING: Escrow.CANCELLING,
+}
+
 log = structlog.get_logger("rapha.hub")
 
 
@@ -213,8 +219,8 @@ class HubService:
             if error.code == "JobUnknown":
                 return Escrow.UNKNOWN
             raise
-        if known.state is EscrowState.OPEN:
-            return Escrow.OPEN
+        if known.state in _ESCROWS:
+            return _ESCROWS[known.state]
         # Only a completing receipt brings an output; whoever relayed it, the work was accepted.
         return Escrow.COMPLETED if any(known.output_digest or b"") else Escrow.CLOSED
 

@@ -21,7 +21,7 @@ from oracle.client import OracleClient, OracleRefused, OracleUnavailable
 from oracle.clients.edge.devplatform import DevPlatform
 from oracle.messages import EscrowRequest, Evidence, JobState, Status
 from scripts.chain import ROOT, anvil_binary, die_with_parent, free_port, rpc
-from settlement.contracts import Settlement
+from settlement.client import Settlement
 from settlement.deploy import DeploymentParameters, deploy, deploy_test_usdc
 from settlement.deployment import Deployment
 from settlement.eip712 import job_id, receipt_digest, sign_digest
@@ -213,6 +213,7 @@ def _deploy(w3: Web3) -> Deployment:
             guardian=actor("guardian").address,
             registrar=actor("registrar").address,
             protocol=actor("protocol").address,
+            arbiter=actor("arbiter").address,
             committee=tuple(members),
             threshold=2,
             measurements=(MEASUREMENT,),

@@ -10,9 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from world import DAY, World, actor
 
-from settlement.contracts import Claim, Outcome, abi_value, authorization_document, terms_ref
+from settlement.contracts import (
+    Claim,
+    Outcome,
+    abi_value,
+    authorization_document,
+    order,
+    terms_ref,
+)
 from settlement.eip712 import (
     Domain,
+    assignment_digest,
+    intent_digest,
     job_id,
     message_of,
     receipt_digest,
@@ -24,7 +33,20 @@ from settlement.eip712 import (
     usdc_domain,
     work_digest,
 )
-from settlement.models import EnclaveRegistration, JobTerms, Receipt, SignedReceipt, Work
+from settlement.models import (
+    MAX_BUDGET,
+    MAX_NODE_ID,
+    Assignment,
+    Deposit,
+    EnclaveRegistration,
+    JobTerms,
+    OpenJobs,
+    Receipt,
+    SignedReceipt,
+    Sponsorship,
+    Withdrawal,
+    Work,
+)
 
 EXAMPLES = settings(max_examples=50)
 
@@ -37,10 +59,10 @@ works = st.builds(
 job_terms = st.builds(
     JobTerms,
     payer=addresses,
-    node_id=st.integers(1, 2**64 - 1),
+    node_id=st.integers(0, MAX_NODE_ID),
     price_per_record=uint64,
     price_per_epoch=uint64,
-    budget=st.integers(1, 2**64 - 1),
+    budget=st.integers(1, MAX_BUDGET),
     deadline=uint64,
     work=works,
     salt=words,
@@ -84,7 +106,7 @@ def wallet_digest(document: dict[str, Any]) -> bytes:
 def test_job_id_is_the_vaults_and_the_wallets(fixed: World, terms: JobTerms) -> None:
     domain = fixed.deployment.vault_domain
     expected = job_id(terms, domain)
-    assert fixed.vault.job_id(abi_value(terms)) == expected
+    assert fixed.vault.job_id(terms.payer, order(terms)) == expected
     assert wallet_digest(typed_data(domain, "JobTerms", message_of(terms))) == expected
 
 
@@ -107,6 +129,93 @@ def test_registration_digest_is_the_registrys_and_the_wallets(
     assert fixed.enclaves.registration_digest(abi_value(registration)) == expected
     document = typed_data(domain, "EnclaveRegistration", message_of(registration))
     assert wallet_digest(document) == expected
+
+
+intents = st.one_of(
+    st.builds(OpenJobs, jobs=st.lists(job_terms, min_size=1, max_size=5).map(tuple)),
+    st.builds(Sponsorship, terms=job_terms, sponsor=addresses),
+    st.builds(
+        Withdrawal,
+        account=addresses,
+        to=addresses,
+        amount=st.integers(1, 2**64 - 1),
+        nonce=uint64,
+        deadline=uint64,
+    ),
+    st.builds(Deposit, account=addresses, amount=st.integers(1, 2**64 - 1), salt=words),
+)
+
+
+@EXAMPLES
+@given(intent=intents)
+def test_digest_of_what_a_payer_wants_is_the_wallets(
+    fixed: World, intent: OpenJobs | Sponsorship | Withdrawal | Deposit
+) -> None:
+    domain = fixed.deployment.vault_domain
+    document = typed_data(domain, type(intent).__name__, message_of(intent))
+    assert wallet_digest(document) == intent_digest(intent, domain)
+
+
+@EXAMPLES
+@given(
+    assignment=st.builds(
+        Assignment, job_id=words, node_id=st.integers(1, MAX_NODE_ID), epoch=uint64
+    )
+)
+def test_digest_of_an_assignment_is_the_wallets(fixed: World, assignment: Assignment) -> None:
+    domain = fixed.deployment.vault_domain
+    document = typed_data(domain, "Assignment", message_of(assignment))
+    assert wallet_digest(document) == assignment_digest(assignment, domain)
+
+
+@settings(max_examples=15)
+@given(
+    works=st.lists(works, min_size=1, max_size=4),
+    salts=st.lists(words, min_size=4, max_size=4, unique=True),
+    amount=st.integers(1, 10**6),
+    lifetime=st.integers(0, 2**60),
+)
+def test_vault_takes_signatures_over_pythons_digests_of_all_that_a_payer_wants(
+    works: list[Work], salts: list[bytes], amount: int, lifetime: int
+) -> None:
+    """A deposit's digest as USDC's nonce, a list of jobs, a sponsorship and a withdrawal."""
+    with World.temporary() as world:
+        payer, anyone = actor("payer"), actor("anyone").address
+        world.fund(actor("sponsor"))
+        jobs = [
+            world.terms(work=work).model_copy(update={"salt": salt})
+            for work, salt in zip(works, salts, strict=False)
+        ]
+        total = sum(terms.budget for terms in jobs) + amount
+        deposit = Deposit(account=payer.address, amount=total, salt=salts[0])
+        nonce = intent_digest(deposit, world.deployment.vault_domain)
+        before = world.now + DAY
+        signature = world.authorization(jobs[0], nonce=nonce, value=total, valid_before=before)
+        world.vault.deposit_with_authorization(
+            payer.address, total, 0, before, salts[0], signature, sender=anyone
+        )
+        sponsored = jobs[-1].model_copy(update={"salt": bytes(32), "node_id": 0})
+        world.sponsor(sponsored)
+        world.assign(sponsored)
+        signature = world.sign_intent(OpenJobs(jobs=tuple(jobs)), payer)
+        world.open_many(*jobs, signature=signature, sender=anyone)
+        withdrawal = Withdrawal(
+            account=payer.address,
+            to=anyone,
+            amount=amount,
+            nonce=0,
+            deadline=world.now + lifetime,
+        )
+        world.vault.withdraw_by_signature(
+            payer.address,
+            anyone,
+            amount,
+            withdrawal.deadline,
+            world.sign_intent(withdrawal, payer),
+            sender=anyone,
+        )
+        assert world.balance("payer") == 0
+        assert all(world.job(terms).funded == terms.budget for terms in [*jobs, sponsored])
 
 
 @EXAMPLES
@@ -155,7 +264,7 @@ def test_vault_pays_a_signature_over_pythons_receipt_digest(
         signature = sign_digest(digest, actor("enclave").key)
         claim = Claim(terms, SignedReceipt(receipt=receipt, signature=signature))
         assert world.settle(claim) == [Outcome.PAID]
-        assert world.vault.earnings(1) == terms.earned(records, epochs)
+        assert world.earnings().total == terms.earned(records, epochs)
 
 
 @EXAMPLES
@@ -202,9 +311,14 @@ def test_wallets_signature_over_the_document_opens_the_job(fixed: World) -> None
         )
         signed = actor("payer").sign_message(encode_typed_data(full_message=document))
         world.vault.open_job_with_authorization(
-            abi_value(terms), 0, before, bytes(signed.signature), sender=actor("relayer").address
+            terms.payer,
+            order(terms),
+            0,
+            before,
+            bytes(signed.signature),
+            sender=actor("relayer").address,
         )
-        assert world.job(terms)[1] == terms.budget
+        assert world.job(terms).funded == terms.budget
 
 
 @pytest.mark.parametrize(

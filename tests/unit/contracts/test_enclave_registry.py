@@ -16,7 +16,9 @@ MAX_VALIDITY = 31 * DAY
 
 def register(world: World, registration: EnclaveRegistration) -> None:
     world.enclaves.register(
-        abi_value(registration), world.co_sign(registration), sender=actor("anyone").address
+        abi_value(registration),
+        b"".join(world.co_sign(registration)),
+        sender=actor("anyone").address,
     )
 
 
@@ -197,7 +199,7 @@ def test_zero_measurement_cannot_be_allowed(world: World) -> None:
 
 def test_registration_for_another_registry_is_refused(world: World) -> None:
     registration = World.create().registration(enclave_key=KEY)
-    signatures = World.create().co_sign(registration)
+    signatures = b"".join(World.create().co_sign(registration))
     with reverts(Revert.COMMITTEE_SIGNER_IS_NOT_A_MEMBER):
         world.enclaves.register(abi_value(registration), signatures, sender=actor("anyone").address)
 
@@ -216,7 +218,7 @@ def test_registration_changed_after_signing_is_refused(
     world: World, field: str, value: object
 ) -> None:
     registration = world.registration(enclave_key=KEY)
-    signatures = world.co_sign(registration, COMMITTEE[:2])
+    signatures = b"".join(world.co_sign(registration, COMMITTEE[:2]))
     if field == "expiry":
         value = registration.expiry + 1
     changed = registration.model_copy(update={field: value})

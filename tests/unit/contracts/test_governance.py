@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import boa
 import pytest
 from eth_utils import keccak
-from world import COMMITTEE, DAY, GRACE, MEASUREMENT, World, actor, deploy, reverts
+from world import ARBITRATION, COMMITTEE, DAY, GRACE, MEASUREMENT, World, actor, deploy, reverts
 
-from settlement.contracts import JobState, artifact
+from settlement.contracts import artifact, terms_ref
 from settlement.reverts import Revert
 from settlement.types import ZERO_ADDRESS
 
@@ -19,16 +20,33 @@ CALLERS: dict[str, dict[str, set[str]]] = {
     "vault": {
         "anyone": {
             "open_job",
+            "open_job_with_permit",
             "open_job_with_authorization",
+            "open_jobs",
+            "sponsor_job",
+            "void_job",
+            "assign",
             "settle",
+            "settle_many",
             "refund",
             "distribute",
+            "distribute_many",
+            "distribute_past",
+            "release",
+            "deposit",
+            "deposit_with_authorization",
             "withdraw",
             "withdraw_for",
+            "withdraw_for_many",
+            "withdraw_to",
+            "withdraw_by_signature",
             "accept_ownership",
         },
+        "payer or funder": {"top_up", "cancel", "dispute"},
+        "registry": {"checkpoint", "set_active"},
+        "arbiter": {"resolve"},
         "guardian": {"pause"},
-        "owner": {"unpause", "set_guardian", "transfer_ownership"},
+        "owner": {"unpause", "recover", "set_arbiter", "set_guardian", "transfer_ownership"},
     },
     "nodes": {
         "anyone": {
@@ -39,8 +57,15 @@ CALLERS: dict[str, dict[str, set[str]]] = {
             "accept_ownership",
         },
         "registrar": {"register_node"},
+        "hospital": {"propose_treasury", "accept_treasury", "retire"},
         "guardian": {"suspend"},
-        "owner": {"resume", "set_registrar", "set_guardian", "transfer_ownership"},
+        "owner": {
+            "resume",
+            "set_shares",
+            "set_registrar",
+            "set_guardian",
+            "transfer_ownership",
+        },
     },
     "enclaves": {
         "anyone": {"register", "accept_ownership"},
@@ -57,9 +82,12 @@ CONTRACTS = {
 # every owner's function with arguments that would do something
 OWNERS_CALLS: list[tuple[str, str, tuple[Any, ...]]] = [
     ("vault", "unpause", ()),
+    ("vault", "recover", (actor("usdc").address, actor("thief").address)),
+    ("vault", "set_arbiter", (actor("thief").address,)),
     ("vault", "set_guardian", (actor("thief").address,)),
     ("vault", "transfer_ownership", (actor("thief").address,)),
     ("nodes", "resume", (1,)),
+    ("nodes", "set_shares", (1, 4_000, 0, 1_000)),
     ("nodes", "set_registrar", (actor("thief").address,)),
     ("nodes", "set_guardian", (actor("thief").address,)),
     ("nodes", "transfer_ownership", (actor("thief").address,)),
@@ -153,42 +181,76 @@ def test_guardian_registers_no_node(world: World) -> None:
 # no one can drain it
 
 
-def test_no_call_of_owner_or_guardian_moves_money(world: World) -> None:
-    """Escrow, earnings and balances stay as they are, whatever governance calls."""
-    open_terms, closed = world.terms(1), world.terms(2)
-    world.open(open_terms)
-    world.open(closed)
-    world.settle(world.claim(open_terms, 10), world.claim(closed, 20, complete=True))
-    world.vault.distribute(1, sender=actor("anyone").address)
-    world.settle(world.claim(open_terms, 30))
+@pytest.mark.parametrize("window", [0, 3_600])
+def test_no_call_of_owner_or_guardian_moves_money(window: int) -> None:
+    """Escrow, earnings, disputes and balances stay as they are, whatever governance calls."""
+    with World.temporary(window=window) as world:
+        open_terms, closed = world.terms(1), world.terms(2)
+        world.open(open_terms)
+        world.open(closed)
+        world.settle(world.claim(open_terms, 10), world.claim(closed, 20, complete=True))
+        world.pass_time(2 * window)
+        world.distribute()
+        world.settle(world.claim(open_terms, 30))
+        if window:
+            world.dispute(open_terms)
+            world.settle(world.claim(open_terms, 35))
 
-    def money() -> list[Any]:
-        names = ("payer", "hospital", "node owner", "onboarder", "protocol", "guardian", "thief")
-        return [
-            world.job(open_terms),
-            world.job(closed),
-            world.vault.owed(),
-            world.vault.earnings(1),
-            world.usdc.balanceOf(world.vault.address),
-            [(world.balance(name), world.wallet(name)) for name in names],
-            world.vault.balances(world.deployment.timelock),
-        ]
+        def money() -> list[Any]:
+            """Whose it is in the end, once everything has matured and is split."""
+            names = ("payer", "hospital", "node owner", "onboarder", "protocol")
+            others = ("guardian", "thief", "arbiter")
+            picture: list[Any] = [
+                world.state_of(open_terms),
+                world.state_of(closed),
+                world.vault.owed(),
+                world.usdc.balanceOf(world.vault.address),
+                tuple(world.vault.disputes(1)),
+            ]
+            with boa.env.anchor():
+                world.pass_time(2 * window)
+                world.distribute()
+                world.distribute_past(0)
+                picture += [(world.balance(n), world.wallet(n)) for n in (*names, *others)]
+            return [*picture, world.vault.balances(world.deployment.timelock)]
 
-    before = money()
-    world.vault.pause(sender=actor("guardian").address)
-    for name, function, arguments in [*OWNERS_CALLS, *GUARDIANS_CALLS]:
-        if function != "pause":
-            world.govern(getattr(world, name), function, *arguments)
-    assert money() == before
-    # and the thief whom governance has now made guardian, owner-to-be, registrar and committee
-    thief = actor("thief").address
-    for contract in (world.vault, world.nodes, world.enclaves):
-        contract.accept_ownership(sender=thief)
-    with reverts(Revert.VAULT_NOTHING_TO_WITHDRAW):
-        world.vault.withdraw(sender=thief)
-    with reverts(Revert.VAULT_JOB_IS_STILL_PAYABLE):
-        world.refund(open_terms)
-    assert money() == before
+        before = money()
+        world.vault.pause(sender=actor("guardian").address)
+        for name, function, arguments in [*OWNERS_CALLS, *GUARDIANS_CALLS]:
+            if function == "recover":
+                with reverts(Revert.VAULT_NOTHING_TO_RECOVER):
+                    world.govern(world.vault, "recover", world.usdc.address, arguments[1])
+            elif function != "pause":
+                world.govern(getattr(world, name), function, *arguments)
+        assert money() == before
+        # and the thief whom governance has now made guardian, owner-to-be, registrar, arbiter and
+        # committee
+        thief = actor("thief").address
+        for contract in (world.vault, world.nodes, world.enclaves):
+            contract.accept_ownership(sender=thief)
+        with reverts(Revert.VAULT_NOTHING_TO_WITHDRAW):
+            world.vault.withdraw(sender=thief)
+        with reverts(Revert.VAULT_NOTHING_TO_RECOVER):
+            world.vault.recover(world.usdc.address, thief, sender=thief)
+        with reverts(Revert.VAULT_JOB_IS_STILL_PAYABLE):
+            world.refund(open_terms)
+        with reverts(Revert.VAULT_CALLER_IS_NOT_THE_PAYER):
+            world.cancel(open_terms, "thief")
+        with reverts(Revert.VAULT_CALLER_IS_NOT_REGISTRY):
+            world.vault.checkpoint(1, sender=thief)
+        assert money() == before
+
+
+def test_thief_as_arbiter_moves_disputed_money_to_funder_or_node_and_to_nobody_else() -> None:
+    with World.temporary(window=3_600) as world:
+        terms = world.terms()
+        world.open(terms)
+        world.settle(world.claim(terms, 30))
+        world.dispute(terms)
+        world.govern(world.vault, "set_arbiter", actor("thief").address)
+        world.resolve(1, 1_000_000, by="thief")
+        assert (world.balance("payer"), world.earnings().matured) == (1_000_000, 2_000_000)
+        assert world.balance("thief") == 0
 
 
 def test_owner_cannot_change_who_shares_a_registered_nodes_earnings(world: World) -> None:
@@ -205,7 +267,8 @@ def test_owner_cannot_change_who_shares_a_registered_nodes_earnings(world: World
 
 
 @pytest.mark.parametrize(
-    ("name", "function", "arguments"), [c for c in OWNERS_CALLS if c[1] != "unpause"]
+    ("name", "function", "arguments"),
+    [c for c in OWNERS_CALLS if c[1] not in ("unpause", "recover")],
 )
 def test_change_waits_for_the_whole_delay(
     world: World, name: str, function: str, arguments: tuple[Any, ...]
@@ -242,7 +305,7 @@ def test_shorter_delay_is_refused(world: World) -> None:
 
 
 def test_delay_itself_changes_only_through_the_delay(world: World) -> None:
-    with reverts("timelock_controller: caller must be timelock"):
+    with reverts(Revert.TIMELOCK_CALLER_IS_NOT_THE_TIMELOCK):
         world.timelock.update_delay(0, sender=actor("proposer").address)
     call = world.timelock.update_delay.prepare_calldata(0)
     schedule(world, world.timelock, call)
@@ -292,12 +355,19 @@ def test_timelock_owns_every_contract_and_the_deployer_none(world: World, name: 
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_ownership_passes_in_two_steps(world: World, name: str) -> None:
     contract, heir = getattr(world, name), actor("heir").address
+    timelock = world.deployment.timelock
     world.govern(contract, "transfer_ownership", heir)
-    assert contract.owner() == world.deployment.timelock
+    assert world.events(contract) == [
+        ("OwnershipTransferStarted", {"previous_owner": timelock, "new_owner": heir})
+    ]
+    assert (contract.owner(), contract.pending_owner()) == (timelock, heir)
     with reverts(Revert.OWNABLE_CALLER_IS_NOT_THE_NEW_OWNER):
         contract.accept_ownership(sender=actor("thief").address)
     contract.accept_ownership(sender=heir)
-    assert contract.owner() == heir
+    assert world.events(contract) == [
+        ("OwnershipTransferred", {"previous_owner": timelock, "new_owner": heir})
+    ]
+    assert (contract.owner(), contract.pending_owner()) == (heir, ZERO_ADDRESS)
     with reverts(Revert.OWNABLE_CALLER_IS_NOT_THE_OWNER):
         world.govern(contract, "set_guardian", heir)
 
@@ -306,7 +376,11 @@ def test_ownership_passes_in_two_steps(world: World, name: str) -> None:
 def test_replaced_guardian_can_do_nothing_more(world: World, name: str) -> None:
     contract = getattr(world, name)
     function, arguments = next((f, a) for c, f, a in GUARDIANS_CALLS if c == name)
-    world.govern(contract, "set_guardian", actor("guardian 2").address)
+    old, new = actor("guardian").address, actor("guardian 2").address
+    world.govern(contract, "set_guardian", new)
+    assert world.events(contract) == [
+        ("GuardianChanged", {"previous_guardian": old, "new_guardian": new})
+    ]
     with reverts(Revert.GOVERNANCE_CALLER_IS_NOT_THE_GUARDIAN):
         getattr(contract, function)(*arguments, sender=actor("guardian").address)
     getattr(contract, function)(*arguments, sender=actor("guardian 2").address)
@@ -331,7 +405,10 @@ def build(world: World, contract: str, **changes: Any) -> Any:
             "enclaves": world.enclaves.address,
             "owner": world.timelock.address,
             "guardian": actor("guardian").address,
+            "arbiter": actor("arbiter").address,
             "grace": GRACE,
+            "window": 0,
+            "arbitration": ARBITRATION,
         },
         "RaphaNodeRegistry": {
             "owner": world.timelock.address,
@@ -359,7 +436,7 @@ def test_vault_refuses_a_node_registry_that_serves_another(world: World) -> None
 @pytest.mark.parametrize("what", ["usdc", "enclaves"])
 def test_vault_refuses_what_is_no_contract(world: World, what: str) -> None:
     with reverts(Revert.VAULT_NOT_A_CONTRACT):
-        build(world, "RaphaClearingVault", **{what: actor("thief").address})
+        world.create_vault(**{what: actor("thief").address})
 
 
 @pytest.mark.parametrize("grace", [3_600, 30 * DAY])
@@ -368,8 +445,8 @@ def test_vault_takes_a_grace_within_its_bounds(grace: int) -> None:
         terms = world.terms()
         world.open(terms)
         assert world.vault.grace() == grace
-        assert world.job(terms)[4] == terms.deadline + grace
-        assert world.job(terms)[0] == JobState.OPEN
+        end = world.vault.funder_and_end(terms_ref(terms))[1]
+        assert end == terms.deadline + grace
 
 
 @pytest.mark.parametrize("grace", [0, 3_599, 30 * DAY + 1, 2**256 - 1])

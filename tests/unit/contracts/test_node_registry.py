@@ -3,14 +3,16 @@
 from collections.abc import Callable
 from typing import Any
 
+import boa
 import pytest
 from eth_utils import keccak
 from world import World, actor, deploy, reverts
 
-from settlement.models import JobTerms
+from settlement.models import MAX_NODE_ID, JobTerms
 from settlement.reverts import Revert
 from settlement.types import ZERO_ADDRESS
 
+ACTIVE, SUSPENDED = 1, 2
 HARDWARE = keccak(text="another machine")
 RECORD = 100_000
 
@@ -53,12 +55,7 @@ def test_registered_node_is_active_and_its_owners_token(world: World) -> None:
     assert node == 2 == world.nodes.node_count() == world.nodes.node_of_hardware(HARDWARE)
     assert world.nodes.ownerOf(2) == people["node_owner"]
     assert world.nodes.is_active(2)
-    assert tuple(world.nodes.node(2)) == (
-        people["hospital"],
-        people["onboarder"],
-        HARDWARE,
-        False,
-    )
+    assert tuple(world.nodes.node(2)) == (ACTIVE, people["hospital"], people["onboarder"], HARDWARE)
     assert tuple(world.nodes.payees(2)) == (
         people["hospital"],
         people["node_owner"],
@@ -96,6 +93,31 @@ def test_stranger_registers_no_node(world: World, name: str) -> None:
     assert world.nodes.node_count() == 1
 
 
+def test_owner_registers_nodes_too(world: World) -> None:
+    people = [actor(name).address for name in ("node owner", "hospital", "onboarder")]
+    world.govern(world.nodes, "register_node", *people, HARDWARE)
+    assert world.nodes.node_of_hardware(HARDWARE) == 2
+
+
+@pytest.mark.parametrize("receiver", ["vault", "nodes"])
+def test_vault_and_registry_are_no_node_owners(world: World, receiver: str) -> None:
+    with reverts(Revert.NODES_RECEIVER_IS_NOT_ALLOWED):
+        register(world, node_owner=getattr(world, receiver).address)
+    assert world.nodes.node_count() == 1
+
+
+def test_registry_takes_as_many_nodes_as_the_vault_can_number(world: World) -> None:
+    slot = world.slot_read_by(world.nodes, "node_count")
+    boa.env.set_storage(world.nodes.address, slot, MAX_NODE_ID - 1)
+    assert register(world) == MAX_NODE_ID
+    terms = world.terms(node_id=MAX_NODE_ID)
+    world.open(terms)
+    assert world.job(terms).node_id == MAX_NODE_ID
+    with reverts(Revert.NODES_REGISTRY_IS_FULL):
+        register(world, hardware_hash=keccak(text="one machine too many"))
+    assert world.nodes.node_count() == MAX_NODE_ID
+
+
 def test_owner_replaces_the_registrar(world: World) -> None:
     world.govern(world.nodes, "set_registrar", actor("registrar 2").address)
     old, new = actor("registrar").address, actor("registrar 2").address
@@ -116,6 +138,9 @@ def test_unregistered_node_has_no_data(world: World, node_id: int) -> None:
         lambda: world.nodes.payees(node_id),
         lambda: world.nodes.suspend(node_id, sender=guardian),
         lambda: world.govern(world.nodes, "resume", node_id),
+        lambda: world.govern(world.nodes, "retire", node_id),
+        lambda: world.govern(world.nodes, "set_shares", node_id, 0, 0, 0),
+        lambda: world.nodes.accept_treasury(node_id, sender=guardian),
     ]
     for call in calls:
         with reverts(Revert.NODES_NODE_IS_NOT_REGISTERED):
@@ -129,7 +154,7 @@ def test_suspended_node_is_not_active_until_the_owner_resumes_it(world: World) -
     world.nodes.suspend(1, sender=actor("guardian").address)
     assert world.events(world.nodes) == [("NodeSuspended", {"node_id": 1})]
     assert not world.nodes.is_active(1)
-    assert world.nodes.node(1)[3]
+    assert world.nodes.node(1)[0] == SUSPENDED
     with reverts(Revert.OWNABLE_CALLER_IS_NOT_THE_OWNER):
         world.nodes.resume(1, sender=actor("guardian").address)
     world.govern(world.nodes, "resume", 1)
@@ -142,7 +167,7 @@ def test_suspended_nodes_earned_receipts_are_paid_split_and_withdrawn(
 ) -> None:
     world.nodes.suspend(1, sender=actor("guardian").address)
     world.settle(world.claim(earned, 200, complete=True))
-    assert world.vault.distribute(1, sender=actor("anyone").address) == 200 * RECORD
+    assert world.distribute() == 200 * RECORD
     assert world.vault.withdraw(sender=actor("hospital").address) == 140 * RECORD
 
 
@@ -156,9 +181,9 @@ def test_transfer_splits_first_what_was_earned_before(world: World, earned: JobT
     assert events[0][1]["node_owner"] == actor("node owner").address
     assert world.nodes.ownerOf(1) == actor("buyer").address
     assert world.balance("node owner") == 20 * RECORD
-    assert (world.balance("buyer"), world.vault.earnings(1)) == (0, 0)
+    assert (world.balance("buyer"), world.earnings().total) == (0, 0)
     world.settle(world.claim(earned, 150))
-    world.vault.distribute(1, sender=actor("anyone").address)
+    world.distribute()
     assert (world.balance("node owner"), world.balance("buyer")) == (20 * RECORD, 10 * RECORD)
     assert world.balance("hospital") == 105 * RECORD
 
@@ -183,7 +208,7 @@ def test_stranger_neither_transfers_nor_forces_a_split(
 ) -> None:
     with reverts(Revert.ERC721_CALLER_IS_NOT_OWNER_OR_APPROVED):
         transfer(world, actor("thief").address, sender=name)
-    assert world.vault.earnings(1) == 100 * RECORD
+    assert world.earnings().total == 100 * RECORD
 
 
 def test_failed_transfer_leaves_the_earnings_unsplit(world: World, earned: JobTerms) -> None:
@@ -191,7 +216,7 @@ def test_failed_transfer_leaves_the_earnings_unsplit(world: World, earned: JobTe
         transfer(world, ZERO_ADDRESS)
     with reverts(Revert.ERC721_TRANSFER_FROM_INCORRECT_OWNER):
         transfer(world, actor("buyer").address, source="thief")
-    assert world.vault.earnings(1) == 100 * RECORD
+    assert world.earnings().total == 100 * RECORD
 
 
 def test_token_that_does_not_exist_is_not_transferred(world: World) -> None:
@@ -206,6 +231,51 @@ def test_transfer_goes_through_while_the_vault_is_paused(world: World, earned: J
     world.vault.pause(sender=actor("guardian").address)
     transfer(world, actor("buyer").address)
     assert world.balance("node owner") == 20 * RECORD
+
+
+@pytest.mark.parametrize("receiver", ["vault", "nodes"])
+def test_token_is_not_sent_to_the_vault_or_the_registry(
+    world: World, earned: JobTerms, receiver: str
+) -> None:
+    to, owner = getattr(world, receiver).address, actor("node owner").address
+    with reverts(Revert.NODES_RECEIVER_IS_NOT_ALLOWED):
+        transfer(world, to)
+    with reverts(Revert.NODES_RECEIVER_IS_NOT_ALLOWED):
+        world.nodes.safeTransferFrom(owner, to, 1, sender=owner)
+    assert world.nodes.ownerOf(1) == owner
+    assert world.earnings().total == 100 * RECORD
+
+
+def test_operator_for_all_may_transfer(world: World, earned: JobTerms) -> None:
+    owner = actor("node owner").address
+    world.nodes.setApprovalForAll(actor("market").address, True, sender=owner)
+    transfer(world, actor("buyer").address, sender="market")
+    assert world.nodes.ownerOf(1) == actor("buyer").address
+    with reverts(Revert.ERC721_CALLER_IS_NOT_OWNER_OR_APPROVED):
+        transfer(world, actor("market").address, sender="market", source="buyer")
+
+
+def test_approval_ends_with_the_transfer(world: World) -> None:
+    world.nodes.approve(actor("market").address, 1, sender=actor("node owner").address)
+    transfer(world, actor("buyer").address, sender="market")
+    assert world.nodes.getApproved(1) == ZERO_ADDRESS
+
+
+def test_transfer_to_oneself_splits_and_changes_nothing(world: World, earned: JobTerms) -> None:
+    transfer(world, actor("node owner").address)
+    assert world.nodes.ownerOf(1) == actor("node owner").address
+    assert world.balance("node owner") == 20 * RECORD
+
+
+def test_safe_transfer_needs_the_owners_word_too(world: World, earned: JobTerms) -> None:
+    owner, thief = actor("node owner").address, actor("thief").address
+    with reverts(Revert.ERC721_CALLER_IS_NOT_OWNER_OR_APPROVED):
+        world.nodes.safeTransferFrom(owner, thief, 1, sender=thief)
+    with reverts(Revert.ERC721_CALLER_IS_NOT_OWNER_OR_APPROVED):
+        world.nodes.safeTransferFrom(owner, thief, 1, b"data", sender=thief)
+    assert world.earnings().total == 100 * RECORD
+    world.nodes.safeTransferFrom(owner, actor("buyer").address, 1, b"data", sender=owner)
+    assert world.nodes.ownerOf(1) == actor("buyer").address
 
 
 # receivers
@@ -232,7 +302,7 @@ def test_receiver_that_refuses_gets_nothing(world: World, earned: JobTerms) -> N
     with reverts(Revert.ERC721_TRANSFER_TO_NON_RECEIVER):
         give(world, receiver)
     assert world.nodes.ownerOf(1) == actor("node owner").address
-    assert world.vault.earnings(1) == 100 * RECORD
+    assert world.earnings().total == 100 * RECORD
 
 
 def test_receiver_that_calls_back_into_the_registry_gets_nowhere(
@@ -262,3 +332,33 @@ def test_registry_mints_by_registration_alone(world: World) -> None:
     assert not names & {"safe_mint", "burn", "set_minter", "permit", "is_minter", "set_token_uri"}
     assert world.nodes.supportsInterface(bytes.fromhex("80ac58cd"))
     assert (world.nodes.totalSupply(), world.nodes.balanceOf(actor("node owner").address)) == (1, 1)
+
+
+# the rest of ERC-721
+
+
+def test_approvals_are_logged_and_only_the_owner_gives_them(world: World) -> None:
+    owner, market = actor("node owner").address, actor("market").address
+    world.nodes.approve(market, 1, sender=owner)
+    assert world.events(world.nodes) == [
+        ("Approval", {"owner": owner, "approved": market, "token_id": 1})
+    ]
+    assert world.nodes.getApproved(1) == market
+    world.nodes.setApprovalForAll(market, True, sender=owner)
+    assert world.events(world.nodes) == [
+        ("ApprovalForAll", {"owner": owner, "operator": market, "approved": True})
+    ]
+    assert world.nodes.isApprovedForAll(owner, market)
+    assert not world.nodes.isApprovedForAll(market, owner)
+    with reverts("erc721: approve caller is not token owner or approved for all"):
+        world.nodes.approve(actor("thief").address, 1, sender=actor("thief").address)
+
+
+def test_nodes_can_be_listed_by_owner_and_in_all(world: World) -> None:
+    second = world.register_node(hospital="hospital 2", owner="node owner 2")
+    owner, other = actor("node owner").address, actor("node owner 2").address
+    assert [world.nodes.tokenByIndex(i) for i in range(world.nodes.totalSupply())] == [1, second]
+    assert world.nodes.tokenOfOwnerByIndex(other, 0) == second
+    world.nodes.transferFrom(owner, other, 1, sender=owner)
+    assert (world.nodes.balanceOf(owner), world.nodes.balanceOf(other)) == (0, 2)
+    assert [world.nodes.tokenOfOwnerByIndex(other, i) for i in range(2)] == [second, 1]

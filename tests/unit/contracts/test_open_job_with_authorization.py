@@ -4,11 +4,17 @@ from typing import Any
 
 import pytest
 from eth_account.signers.local import LocalAccount
-from world import DAY, RICH, World, actor, deploy, reverts
+from world import DAY, GRACE, RICH, World, actor, reverts
 
-from settlement.contracts import JobState, abi_value
-from settlement.eip712 import job_id, receive_authorization_digest, sign_digest, vault_domain
-from settlement.models import JobTerms
+from settlement.contracts import JobState, order
+from settlement.eip712 import (
+    intent_digest,
+    job_id,
+    receive_authorization_digest,
+    sign_digest,
+    vault_domain,
+)
+from settlement.models import Deposit, JobTerms
 from settlement.reverts import Revert
 from settlement.types import ZERO_ADDRESS
 
@@ -26,7 +32,8 @@ def open_by(
 ) -> bytes:
     return bytes(
         world.vault.open_job_with_authorization(
-            abi_value(terms),
+            terms.payer,
+            order(terms),
             valid_after,
             world.now + DAY if valid_before is None else valid_before,
             signature,
@@ -46,7 +53,7 @@ def test_one_signature_escrows_the_budget_without_allowance(frugal: World) -> No
     terms = frugal.terms()
     assert open_by(frugal, terms, frugal.authorization(terms)) == frugal.job_id(terms)
     assert [name for name, _ in frugal.events(frugal.vault)] == ["JobOpened"]
-    assert frugal.job(terms)[:3] == (JobState.OPEN, terms.budget, 0)
+    assert frugal.state_of(terms) == (JobState.ASSIGNED, terms.budget, 0)
     assert frugal.vault.owed() == terms.budget
     assert frugal.usdc.balanceOf(frugal.vault.address) == terms.budget
     assert frugal.wallet("payer") == RICH - terms.budget
@@ -67,9 +74,9 @@ def test_replay_after_the_job_is_refunded_is_refused(frugal: World) -> None:
     before = frugal.now + 10 * DAY
     signature = frugal.authorization(terms, valid_before=before)
     open_by(frugal, terms, signature, valid_before=before)
-    frugal.travel_to(frugal.job(terms)[4] + 1)
+    frugal.travel_to(terms.deadline + GRACE + 1)
     frugal.refund(terms)
-    with reverts(Revert.VAULT_DEADLINE_HAS_PASSED):
+    with reverts(Revert.VAULT_DEADLINE_OUT_OF_RANGE):
         open_by(frugal, terms, signature, valid_before=before)
 
 
@@ -99,7 +106,7 @@ def test_signature_authorises_no_other_terms(frugal: World, field: str, change: 
     other = terms.model_copy(update={field: getattr(terms, field) + change})
     with reverts(Revert.USDC_INVALID_SIGNATURE):
         open_by(frugal, other, frugal.authorization(terms))
-    assert frugal.job(other)[0] == JobState.UNKNOWN
+    assert frugal.job(other).state == JobState.UNKNOWN
     assert frugal.wallet("payer") == RICH
 
 
@@ -138,7 +145,7 @@ def test_authorisation_cannot_be_taken_to_usdc_directly(frugal: World) -> None:
 def test_front_runner_can_only_do_what_the_payer_signed(frugal: World) -> None:
     terms = frugal.terms()
     open_by(frugal, terms, frugal.authorization(terms), relayer=actor("thief"))
-    frugal.travel_to(frugal.job(terms)[4] + 1)
+    frugal.travel_to(terms.deadline + GRACE + 1)
     frugal.refund(terms)
     assert frugal.balance("payer") == terms.budget
     assert frugal.balance("thief") == 0
@@ -242,8 +249,7 @@ def test_unrecoverable_signature_is_refused(frugal: World) -> None:
 
 def test_smart_wallet_opens_by_its_owners_signature(frugal: World) -> None:
     owner = actor("wallet owner")
-    wallet = deploy("TestWallet", owner.address, sender=owner.address)
-    frugal.usdc.mint(wallet.address, RICH, sender=actor("deployer").address)
+    wallet = frugal.wallet_of(owner)
     terms = frugal.terms(payer=str(wallet.address))
     signature = frugal.authorization(terms, signer=owner)
     with reverts(Revert.USDC_INVALID_SIGNATURE):
@@ -277,17 +283,42 @@ def test_balance_too_low_changes_nothing(frugal: World) -> None:
     assert not frugal.usdc.authorizationState(terms.payer, frugal.job_id(terms))
 
 
-def test_zero_payer_is_refused(frugal: World) -> None:
+@pytest.mark.parametrize("signature", [bytes(65), bytes(64) + b"\x1b"])
+def test_zero_payer_has_signed_nothing(frugal: World, signature: bytes) -> None:
     terms = frugal.terms().model_copy(update={"payer": ZERO_ADDRESS})
-    with reverts(Revert.VAULT_PAYER_IS_ZERO):
-        open_by(frugal, terms, bytes(65))
+    with reverts(
+        Revert.USDC_INVALID_V if not signature[64] else Revert.USDC_UNRECOVERABLE_SIGNATURE
+    ):
+        open_by(frugal, terms, signature)
+
+
+def test_payers_signature_for_a_deposit_opens_no_job(frugal: World) -> None:
+    terms = frugal.terms()
+    deposit = Deposit(account=terms.payer, amount=terms.budget, salt=terms.salt)
+    nonce = intent_digest(deposit, frugal.deployment.vault_domain)
+    with reverts(Revert.USDC_INVALID_SIGNATURE):
+        open_by(frugal, terms, frugal.authorization(terms, nonce=nonce))
+    assert frugal.wallet("payer") == RICH
+
+
+def test_smart_wallets_authorisation_is_for_its_job_id_alone(frugal: World) -> None:
+    owner = actor("wallet owner")
+    wallet = frugal.wallet_of(owner)
+    terms, other = (frugal.terms(n, payer=str(wallet.address)) for n in range(2))
+    signature = frugal.authorization(terms, signer=owner)
+    with reverts(Revert.USDC_INVALID_SIGNATURE):
+        open_by(frugal, other, signature)
+    open_by(frugal, terms, signature)
+    assert frugal.usdc.authorizationState(wallet.address, frugal.job_id(terms))
+    with reverts(Revert.VAULT_JOB_EXISTS):
+        open_by(frugal, terms, signature)
 
 
 def test_terms_are_checked_before_the_signature(frugal: World) -> None:
     for terms, reason in (
-        (frugal.terms().model_copy(update={"budget": 0}), Revert.VAULT_BUDGET_IS_ZERO),
-        (frugal.terms(deadline=frugal.now), Revert.VAULT_DEADLINE_HAS_PASSED),
-        (frugal.terms(deadline=frugal.now + 366 * DAY), Revert.VAULT_DEADLINE_TOO_FAR_AHEAD),
+        (frugal.terms().model_copy(update={"budget": 0}), Revert.VAULT_BUDGET_OUT_OF_RANGE),
+        (frugal.terms(deadline=frugal.now), Revert.VAULT_DEADLINE_OUT_OF_RANGE),
+        (frugal.terms(deadline=frugal.now + 366 * DAY), Revert.VAULT_DEADLINE_OUT_OF_RANGE),
         (frugal.terms(node_id=9), Revert.VAULT_NODE_IS_NOT_ACTIVE),
     ):
         with reverts(reason):

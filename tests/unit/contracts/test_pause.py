@@ -1,11 +1,16 @@
 """A pause stops opening and settling, for a while, and never an exit."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from world import DAY, GRACE, World, actor, reverts
+from world import ARBITRATION, DAY, GRACE, World, actor, reverts
 
-from settlement.contracts import Outcome, abi_value
+from settlement.contracts import JobState, Outcome, order, terms_ref
+from settlement.eip712 import intent_digest
+from settlement.models import Deposit, Withdrawal
 from settlement.reverts import Revert
 
 RECORD = 100_000
@@ -24,22 +29,50 @@ def test_pause_lasts_half_a_grace_period(world: World) -> None:
     assert world.vault.paused_until() == world.now + HALF
 
 
-def test_pause_stops_opening_both_ways_and_settling(world: World) -> None:
-    terms, other = world.terms(), world.terms(1)
-    world.open(terms)
+def test_pause_stops_new_money_and_settling_in_every_form_and_nothing_else_does(
+    world: World,
+) -> None:
+    running, waiting = world.terms(1), world.terms(2, node_id=0)
+    world.open(running)
+    world.open(waiting)
+    by_hand, by_permit, by_word, by_balance, sponsored = (world.terms(n) for n in range(3, 8))
+    world.deposit("payer", 2 * running.budget)
+    world.fund(actor("sponsor"))
+    payer, anyone, before = running.payer, actor("anyone").address, world.now + DAY
+    permit = world.permit(actor("payer"), by_permit.budget, before)
+    deposit = Deposit(account=payer, amount=running.budget, salt=bytes(32))
+    nonce = intent_digest(deposit, world.deployment.vault_domain)
+    by_deposit = world.authorization(running, nonce=nonce)
+    authorization = world.authorization(by_word)
+    calls: list[Callable[[], Any]] = [
+        lambda: world.open(by_hand),
+        lambda: world.vault.open_job_with_authorization(
+            payer, order(by_word), 0, before, authorization, sender=anyone
+        ),
+        lambda: world.open_many(by_balance),
+        lambda: world.sponsor(sponsored),
+        lambda: world.top_up(running, 1),
+        lambda: world.top_up(running, 1, from_balance=True),
+        lambda: world.deposit("payer", 1),
+        lambda: world.vault.deposit_with_authorization(
+            payer, deposit.amount, 0, before, deposit.salt, by_deposit, sender=anyone
+        ),
+        lambda: world.assign(waiting),
+        lambda: world.settle_one(world.claim(running, 1)),
+        lambda: world.settle(world.claim(running, 2)),
+        lambda: world.settle(),
+        # last: a permit replaces the allowance that the others draw on
+        lambda: world.vault.open_job_with_permit(order(by_permit), before, *permit, sender=payer),
+    ]
+    owed = world.vault.owed()
     pause(world)
-    with reverts(Revert.VAULT_PAUSED):
-        world.open(other)
-    with reverts(Revert.VAULT_PAUSED):
-        world.vault.open_job_with_authorization(
-            abi_value(other),
-            0,
-            world.now + DAY,
-            world.authorization(other),
-            sender=actor("relayer").address,
-        )
-    with reverts(Revert.VAULT_PAUSED):
-        world.settle(world.claim(terms, 1))
+    for call in calls:
+        with reverts(Revert.VAULT_PAUSED):
+            call()
+    assert world.vault.owed() == owed == world.usdc.balanceOf(world.vault.address)
+    world.pass_time(HALF)
+    for call in calls:
+        call()
 
 
 def test_pause_expires_by_itself(world: World) -> None:
@@ -56,18 +89,53 @@ def test_pause_expires_by_itself(world: World) -> None:
 
 def test_pause_stops_no_exit(world: World) -> None:
     done, stale = world.terms(1), world.terms(2, deadline=world.now + 60)
-    world.open(done)
-    world.open(stale)
+    unassigned, unwanted, unopened = world.terms(3, node_id=0), world.terms(4), world.terms(5)
+    for terms in (done, stale, unassigned, unwanted):
+        world.open(terms)
     world.settle(world.claim(done, 100, complete=True))
     world.travel_to(stale.deadline + GRACE + 1)
     pause(world)
     anyone = actor("anyone").address
     assert world.refund(stale) == stale.budget
-    assert world.vault.distribute(1, sender=anyone) == 100 * RECORD
+    world.cancel(unassigned)
+    world.cancel(unwanted)
+    world.vault.void_job(order(unopened), sender=unopened.payer)
+    assert world.job(unwanted).state == JobState.CANCELLING
+    assert world.distribute() == 100 * RECORD
     assert world.vault.withdraw(sender=actor("hospital").address) == 70 * RECORD
-    for name in ("node owner", "onboarder", "protocol", "payer"):
-        world.vault.withdraw_for(actor(name).address, sender=anyone)
-    assert world.vault.owed() == world.usdc.balanceOf(world.vault.address) == 0
+    world.vault.withdraw_for(actor("node owner").address, sender=anyone)
+    others = [actor(name).address for name in ("onboarder", "protocol")]
+    assert world.vault.withdraw_for_many(others, sender=anyone) == 10 * RECORD
+    payer, amount = actor("payer"), world.balance("payer")
+    world.vault.withdraw_to(payer.address, 1, sender=payer.address)
+    order_to_send = Withdrawal(
+        account=payer.address, to=payer.address, amount=amount - 1, nonce=0, deadline=world.now
+    )
+    signature = world.sign_intent(order_to_send, payer)
+    world.vault.withdraw_by_signature(
+        payer.address, payer.address, amount - 1, world.now, signature, sender=anyone
+    )
+    assert world.vault.owed() == world.usdc.balanceOf(world.vault.address) == unwanted.budget
+    world.travel_to(world.vault.funder_and_end(terms_ref(unwanted))[1] + 1)
+    assert world.refund(unwanted) == unwanted.budget
+
+
+def test_pause_stops_no_dispute_and_no_end_of_one(windowed: World) -> None:
+    jobs = [windowed.terms(n, deadline=windowed.now + 30 * DAY) for n in range(3)]
+    for terms in jobs:
+        windowed.open(terms)
+    windowed.settle(*(windowed.claim(terms, 10) for terms in jobs))
+    first = windowed.dispute(jobs[0])
+    windowed.pass_time(ARBITRATION - 60)
+    windowed.register_enclave()
+    windowed.settle(windowed.claim(jobs[1], 20))
+    pause(windowed)
+    second = windowed.dispute(jobs[1])
+    windowed.pass_time(61)
+    windowed.release(first)
+    windowed.resolve(second, 4 * RECORD)
+    assert windowed.balance("payer") == 4 * RECORD
+    assert windowed.distribute() == 36 * RECORD
 
 
 def test_second_pause_waits_a_whole_grace_period_after_the_first(world: World) -> None:

@@ -3,7 +3,7 @@
 import pytest
 from world import DAY, GRACE, RICH, World, actor, reverts
 
-from settlement.contracts import JobState, terms_ref
+from settlement.contracts import JobState, order, terms_ref
 from settlement.models import JobTerms
 from settlement.reverts import Revert
 
@@ -30,14 +30,14 @@ def test_job_that_earned_nothing_goes_back_whole(world: World, terms: JobTerms) 
             "JobClosed",
             {
                 "job_id": world.job_id(terms),
-                "payer": terms.payer,
+                "funder": terms.payer,
                 "paid": 0,
                 "refunded": terms.budget,
                 "output_digest": bytes(32),
             },
         )
     ]
-    assert world.job(terms)[:3] == (JobState.CLOSED, terms.budget, 0)
+    assert world.state_of(terms) == (JobState.CLOSED, terms.budget, 0)
     assert world.balance("payer") == terms.budget == world.vault.owed()
     assert world.wallet("payer") == RICH - terms.budget
 
@@ -46,8 +46,8 @@ def test_what_was_paid_stays_with_the_node(world: World, terms: JobTerms) -> Non
     world.settle(world.claim(terms, 250))
     expire(world, terms)
     assert world.refund(terms) == terms.budget - 250 * RECORD
-    assert world.job(terms)[:3] == (JobState.CLOSED, terms.budget, 250 * RECORD)
-    assert world.vault.earnings(1) == 250 * RECORD
+    assert world.state_of(terms) == (JobState.CLOSED, terms.budget, 250 * RECORD)
+    assert world.earnings().total == 250 * RECORD
     assert world.balance("payer") == terms.budget - 250 * RECORD
 
 
@@ -55,7 +55,7 @@ def test_fully_paid_job_is_closed_with_nothing_to_return(world: World, terms: Jo
     world.settle(world.claim(terms, 1_000))
     expire(world, terms)
     assert world.refund(terms) == 0
-    assert world.job(terms)[0] == JobState.CLOSED
+    assert world.job(terms).state == JobState.CLOSED
     assert world.balance("payer") == 0
 
 
@@ -145,7 +145,59 @@ def test_only_the_named_job_is_refunded(world: World, terms: JobTerms) -> None:
     world.open(later)
     expire(world, terms)
     world.refund(terms)
-    assert world.job(later)[0] == JobState.OPEN
+    assert world.job(later).state == JobState.ASSIGNED
     with reverts(Revert.VAULT_JOB_IS_STILL_PAYABLE):
         world.refund(later)
     assert world.vault.owed() == terms.budget + later.budget
+
+
+def test_job_that_no_node_was_found_for_is_refunded_after_the_grace(world: World) -> None:
+    terms = world.terms(1, node_id=0)
+    world.open(terms)
+    world.travel_to(terms.deadline + GRACE)
+    with reverts(Revert.VAULT_JOB_IS_STILL_PAYABLE):
+        world.refund(terms)
+    world.pass_time(1)
+    assert world.refund(terms) == terms.budget
+    assert world.state_of(terms) == (JobState.CLOSED, terms.budget, 0)
+
+
+def test_voided_job_has_nothing_to_refund(world: World) -> None:
+    terms = world.terms(1, deadline=world.now + 1)
+    world.vault.void_job(order(terms), sender=terms.payer)
+    expire(world, terms)
+    with reverts(Revert.VAULT_JOB_IS_NOT_OPEN):
+        world.refund(terms)
+    assert world.balance("payer") == 0
+
+
+def test_sponsored_job_goes_back_to_its_sponsor(world: World) -> None:
+    terms = world.terms(1)
+    world.fund(actor("sponsor"))
+    world.sponsor(terms)
+    world.settle(world.claim(terms, 250))
+    expire(world, terms)
+    assert world.refund(terms) == terms.budget - 250 * RECORD
+    assert world.balance("sponsor") == terms.budget - 250 * RECORD
+    assert world.balance("payer") == 0
+
+
+def test_topped_up_job_goes_back_whole(world: World, terms: JobTerms) -> None:
+    world.top_up(terms, 7)
+    expire(world, terms)
+    assert world.refund(terms) == terms.budget + 7
+    assert world.vault.owed() == world.balance("payer") == terms.budget + 7
+
+
+def test_view_tells_who_gets_the_refund_and_from_when(world: World, terms: JobTerms) -> None:
+    assert world.vault.funder_and_end(terms_ref(terms)) == (terms.payer, terms.deadline + GRACE)
+    world.cancel(terms)
+    end = world.now + GRACE
+    assert world.vault.funder_and_end(terms_ref(terms)) == (terms.payer, end)
+    sponsored = world.terms(1)
+    world.fund(actor("sponsor"))
+    world.sponsor(sponsored)
+    assert world.vault.funder_and_end(terms_ref(sponsored)) == (
+        actor("sponsor").address,
+        sponsored.deadline + GRACE,
+    )

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[3]
 SNEKMATE = Path(str(distribution("snekmate").locate_file("snekmate")))
 OURS = sorted([*(ROOT / "contracts").glob("*.vy"), *(ROOT / "contracts/modules").glob("*.vy")])
 TESTS = Path(__file__).parent
-BORROWED = ("ownable", "ownable_2step", "erc721", "ecdsa")
+BORROWED = ("ownable", "ownable_2step", "timelock_controller", "erc721", "ecdsa")
 
 # members that no test of a contract provokes, each with its reason
 UNREACHED: dict[str, str] = {}
@@ -56,7 +56,8 @@ def test_contracts_and_table_have_the_same_reasons() -> None:
     listed = {
         member.value
         for member in Revert
-        if member.value.split(":")[0] in ("vault", "nodes", "enclaves", "committee", "governance")
+        if member.value.split(":")[0]
+        in ("vault", "nodes", "enclaves", "committee", "governance", "timelock")
     }
     assert ours == listed
 
@@ -85,6 +86,7 @@ def test_every_member_belongs_to_one_of_the_sources() -> None:
         "OWNABLE",
         "ERC721",
         "ECDSA",
+        "TIMELOCK",
         "USDC",
     )
     assert [m.name for m in Revert if not m.name.startswith(prefixes)] == []
@@ -93,7 +95,7 @@ def test_every_member_belongs_to_one_of_the_sources() -> None:
 def test_names_follow_from_our_reasons() -> None:
     for member in Revert:
         contract, text = member.value.split(": ", 1)
-        if contract in ("vault", "nodes", "enclaves", "committee", "governance"):
+        if contract in ("vault", "nodes", "enclaves", "committee", "governance", "timelock"):
             assert member.name == f"{contract} {text}".upper().replace(" ", "_")
 
 

@@ -1,11 +1,8 @@
 """The one way by which USDC leaves the vault: to whom it is owed."""
 
-from dataclasses import replace
-
 import pytest
-from world import RICH, World, actor, deploy, reverts
+from world import RICH, World, actor, reverts
 
-from settlement.contracts import abi_value
 from settlement.models import JobTerms
 from settlement.reverts import Revert
 from settlement.types import ZERO_ADDRESS
@@ -20,7 +17,7 @@ def terms(world: World) -> JobTerms:
     terms = world.terms()
     world.open(terms)
     world.settle(world.claim(terms, 100, complete=True))
-    world.vault.distribute(1, sender=actor("anyone").address)
+    world.distribute()
     return terms
 
 
@@ -31,7 +28,14 @@ def withdraw(world: World, name: str) -> int:
 def test_whole_balance_is_sent_to_its_account(world: World, terms: JobTerms) -> None:
     assert withdraw(world, "hospital") == 7_000_000
     assert world.events(world.vault) == [
-        ("Withdrawn", {"account": actor("hospital").address, "amount": 7_000_000})
+        (
+            "Withdrawn",
+            {
+                "account": actor("hospital").address,
+                "to": actor("hospital").address,
+                "amount": 7_000_000,
+            },
+        )
     ]
     assert (world.wallet("hospital"), world.balance("hospital")) == (7_000_000, 0)
     assert world.vault.owed() == terms.budget - 7_000_000
@@ -119,65 +123,3 @@ def test_donation_cannot_be_withdrawn(world: World, terms: JobTerms) -> None:
         withdraw(world, name)
     assert world.usdc.balanceOf(world.vault.address) == 123
     assert world.vault.owed() == 0
-
-
-class Hostile:
-    """A vault over a token that calls back or lies."""
-
-    def __init__(self, world: World) -> None:
-        self.token = deploy("TestHostileToken", sender=actor("deployer").address)
-        other = world.create_vault(usdc=self.token.address)
-        deployment = other.deployment.model_copy(update={"usdc": str(self.token.address)})
-        self.world = replace(other, usdc=self.token, deployment=deployment)
-        self.world.register_node()
-        self.token.mint(actor("payer").address, RICH)
-        self.token.mint(self.world.vault.address, RICH)  # what a second withdrawal would steal
-
-
-@pytest.fixture
-def hostile(world: World) -> Hostile:
-    return Hostile(world)
-
-
-def test_token_that_calls_back_cannot_withdraw_twice(hostile: Hostile) -> None:
-    world, hospital = hostile.world, actor("hospital").address
-    terms = world.terms()
-    world.open(terms)
-    world.settle(world.claim(terms, 100, complete=True))
-    world.vault.distribute(1, sender=hospital)
-    again = world.vault.withdraw_for.prepare_calldata(hospital)
-    hostile.token.attack(world.vault.address, again)
-    assert world.vault.withdraw_for(hospital, sender=actor("thief").address) == 7_000_000
-    assert (hostile.token.attempts(), hostile.token.reentered()) == (1, False)
-    assert hostile.token.balanceOf(hospital) == 7_000_000
-    assert world.vault.owed() == terms.budget - 7_000_000
-
-
-@pytest.mark.parametrize("function", ["settle", "distribute", "refund", "withdraw_for"])
-def test_token_that_calls_back_while_opening_gets_nowhere(hostile: Hostile, function: str) -> None:
-    world, terms = hostile.world, hostile.world.terms()
-    call = getattr(world.vault, function).prepare_calldata
-    payload = {
-        "settle": lambda: call([world.claim(terms, 10).abi_value()]),
-        "distribute": lambda: call(1),
-        "refund": lambda: call((*abi_value(terms)[:6], bytes(32), terms.salt)),
-        "withdraw_for": lambda: call(terms.payer),
-    }[function]()
-    hostile.token.attack(world.vault.address, payload)
-    world.open(terms)
-    assert (hostile.token.attempts(), hostile.token.reentered()) == (1, False)
-    assert world.job(terms)[2] == 0
-
-
-def test_token_that_says_no_is_believed(hostile: Hostile) -> None:
-    world, terms = hostile.world, hostile.world.terms()
-    hostile.token.set_answer(False)
-    with reverts(Revert.VAULT_TRANSFER_FAILED):
-        world.open(terms)
-    hostile.token.set_answer(True)
-    world.open(terms)
-    world.settle(world.claim(terms, complete=True))
-    hostile.token.set_answer(False)
-    with reverts(Revert.VAULT_TRANSFER_FAILED):
-        withdraw(world, "payer")
-    assert world.balance("payer") == terms.budget == world.vault.owed()

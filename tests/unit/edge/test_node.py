@@ -153,6 +153,8 @@ class Oracle:
             job_id=assignment.job_id,
             terms=terms,
             state=state,
+            node_id=terms.node_id or None,
+            payable_until=terms.deadline + 3600,
             funded=terms.budget,
             paid=0,
             refunded=0,
@@ -501,11 +503,12 @@ def test_a_job_that_is_not_escrowed_is_refused_whatever_the_hub_says(hospital, m
     assert not (hospital.job_directory / "meter.journal").exists()
 
 
-def test_a_closed_job_is_refused(hospital, make_bundle, policy):
-    hospital.oracle.open(hospital.lease(make_bundle(), policy), JobState.CLOSED)
+@pytest.mark.parametrize("state", [JobState.UNASSIGNED, JobState.CANCELLING, JobState.CLOSED])
+def test_a_job_that_is_not_open_is_refused(hospital, make_bundle, policy, state):
+    hospital.oracle.open(hospital.lease(make_bundle(), policy), state)
     hospital.node().run()
     assert hospital.hub.failure.code == "TermsRefused"
-    assert "CLOSED" in hospital.hub.failure.detail
+    assert state in hospital.hub.failure.detail
 
 
 @pytest.mark.parametrize(

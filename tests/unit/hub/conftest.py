@@ -76,6 +76,8 @@ class WireOracle:
             "job_id": to_hex(job_id),
             "terms": terms.model_dump(mode="json"),
             "state": "OPEN",
+            "node_id": terms.node_id,
+            "payable_until": terms.deadline + 3600,
             "funded": terms.budget,
             "paid": 0,
             "refunded": 0,
@@ -85,6 +87,10 @@ class WireOracle:
             "receipts": [],
             "transactions": [],
         }
+
+    def cancel(self, job_id: bytes) -> None:
+        """The payer wants the job ended."""
+        self.escrows[to_hex(job_id)]["state"] = "CANCELLING"
 
     def close(self, job_id: bytes, *, completed: bool) -> None:
         """The escrow is closed: by a completing receipt, or by a refund."""

@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oracle.clients.hub.jobs import CLOSED, EXPIRED, FINISHED, TOO_LATE, Escrow, advance, follow
+from oracle.clients.hub.jobs import (
+    CANCELLED,
+    CLOSED,
+    EXPIRED,
+    FINISHED,
+    TOO_LATE,
+    Escrow,
+    advance,
+    follow,
+)
 from oracle.clients.hub.messages import Failure, JobState, Progress
 
 Q, F, R, D, X = (
@@ -24,14 +33,17 @@ DEADLINE = 1_000
         (Q, Escrow.UNKNOWN, 1_001, (X, EXPIRED)),
         (Q, Escrow.OPEN, 1_000, (F, None)),
         (Q, Escrow.OPEN, 1_001, (X, TOO_LATE)),
+        (Q, Escrow.CANCELLING, 0, (X, CANCELLED)),
         (Q, Escrow.CLOSED, 0, (X, CLOSED)),
         (F, Escrow.UNKNOWN, 0, (Q, None)),
         (F, Escrow.OPEN, 0, (F, None)),
         (F, Escrow.OPEN, 1_001, (X, TOO_LATE)),
+        (F, Escrow.CANCELLING, 0, (X, CANCELLED)),
         (F, Escrow.CLOSED, 0, (X, CLOSED)),
         (R, Escrow.UNKNOWN, 0, (R, None)),
         (R, Escrow.UNKNOWN, 1_001, (X, EXPIRED)),
         (R, Escrow.OPEN, 1_001, (R, None)),
+        (R, Escrow.CANCELLING, 1_001, (R, None)),
         (R, Escrow.COMPLETED, 1_001, (R, None)),
         (R, Escrow.CLOSED, 0, (X, CLOSED)),
     ],

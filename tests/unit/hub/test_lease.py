@@ -12,6 +12,7 @@ from oracle.clients.hub.keys import KeyRing
 from oracle.clients.hub.messages import ArtifactName, Failure, JobRequest, JobState
 from oracle.clients.hub.service import ASKED_PER_LEASE
 from oracle.clients.hub.store import Store
+from settlement.types import to_hex
 
 MakeRequest = Callable[..., JobRequest]
 World = Any
@@ -152,6 +153,34 @@ def test_paid_job_that_no_node_took_in_time_fails(world: World, make_request: Ma
     assert world.party("1").lease(1) is None
     view = world.party("acme").job(created.job_id)
     assert (view.state, view.failure.code) == (JobState.FAILED, "DeadlinePassed")
+
+
+def test_a_job_cancelled_before_its_node_started_is_not_handed_out(
+    world: World, make_request: MakeRequest
+) -> None:
+    created = world.funded(make_request())
+    world.oracle.cancel(created.job_id)
+    assert world.party("1").lease(1) is None
+    view = world.party("acme").job(created.job_id)
+    assert (view.state, view.failure.code) == (JobState.FAILED, "EscrowCancelled")
+
+
+def test_a_job_cancelled_under_its_node_stays_its_node_s(
+    world: World, make_request: MakeRequest
+) -> None:
+    created = world.running(make_request())
+    world.oracle.cancel(created.job_id)
+    assert world.party("1").lease(1).job_id == created.job_id
+    assert world.party("acme").job(created.job_id).state is JobState.RUNNING
+
+
+def test_a_job_without_a_node_on_chain_is_not_handed_out(
+    world: World, make_request: MakeRequest
+) -> None:
+    created = world.funded(make_request())
+    world.oracle.escrows[to_hex(created.job_id)] |= {"state": "UNASSIGNED", "node_id": None}
+    assert world.party("1").lease(1) is None
+    assert world.party("acme").job(created.job_id).state is JobState.QUOTED
 
 
 def test_refund_ends_a_running_job(world: World, make_request: MakeRequest) -> None:

@@ -23,11 +23,17 @@ from oracle.service import Service
 from oracle.store.database import Store
 from oracle.transactions import FeePolicy
 from oracle.watcher import Watcher
-from settlement.contracts import Authorization
 from settlement.deployment import Deployment
 from settlement.eip712 import job_id, receipt_digest, receive_authorization_digest, sign_digest
 from settlement.enclave import report_data
-from settlement.models import EnclaveRegistration, JobTerms, Receipt, SignedReceipt, Work
+from settlement.models import (
+    Authorization,
+    EnclaveRegistration,
+    JobTerms,
+    Receipt,
+    SignedReceipt,
+    Work,
+)
 
 GRACE = 24 * 3600
 DAY = 24 * 3600

@@ -24,18 +24,22 @@ from oracle.facts import (
     EnclaveRevoked,
     Event,
     Fees,
+    JobAssigned,
+    JobCancelled,
     JobClosed,
     JobOpened,
+    JobToppedUp,
+    JobVoided,
     MeasurementChanged,
     Mined,
     Place,
     Settled,
 )
-from settlement.contracts import Authorization, Claim, Outcome, authorization_signer
+from settlement.contracts import Claim, Outcome, authorization_signer
 from settlement.deployment import Deployment
 from settlement.eip712 import job_id, receipt_digest, recover_signer, registration_digest
 from settlement.errors import InvalidSignature
-from settlement.models import EnclaveRegistration, JobTerms, SignedReceipt
+from settlement.models import Authorization, EnclaveRegistration, JobTerms, SignedReceipt
 from settlement.reverts import ContractReverted, Revert
 
 START = 1_800_000_000
@@ -45,8 +49,11 @@ FINALITY = 2
 @dataclass
 class Job:
     terms: JobTerms
+    node_id: int
+    funded: int
     paid: int = 0
     closed: bool = False
+    cancelled_until: int | None = None
 
 
 @dataclass
@@ -60,6 +67,7 @@ class Enclave:
 @dataclass
 class State:
     jobs: dict[bytes, Job] = field(default_factory=dict)
+    voided: set[bytes] = field(default_factory=set)
     enclaves: dict[str, Enclave] = field(default_factory=dict)
     measurements: dict[bytes, bool] = field(default_factory=dict)
     nodes: set[int] = field(default_factory=set)
@@ -78,6 +86,7 @@ class State:
             jobs={key: replace(job) for key, job in self.jobs.items()},
             enclaves={key: replace(enclave) for key, enclave in self.enclaves.items()},
             measurements=dict(self.measurements),
+            voided=set(self.voided),
             nodes=set(self.nodes),
             nonces=dict(self.nonces),
             receipts=dict(self.receipts),
@@ -107,6 +116,8 @@ class Ledger:
         self.mempool: dict[tuple[str, int], Pending] = {}
         self.sent: list[bytes] = []
         self.refuse_sends = False
+        # job ids whose receipts the vault calls malformed, which no receipt of the SDK's types is
+        self.malformed: set[bytes] = set()
         self._place = Place(0, 0, bytes(32))
         self._blocks: list[tuple[Block, State]] = []
         self._append()
@@ -180,18 +191,46 @@ class Ledger:
     def open(self, terms: JobTerms) -> bytes:
         """Open a job by allowance."""
         key = job_id(terms, self.deployment.vault_domain)
-        if key in self.state.jobs:
-            raise ContractReverted(Revert.VAULT_JOB_EXISTS.value)
-        if terms.node_id not in self.state.nodes:
+        self._check_new(key)
+        if terms.node_id and terms.node_id not in self.state.nodes:
             raise ContractReverted(Revert.VAULT_NODE_IS_NOT_ACTIVE.value)
-        self.state.jobs[key] = Job(terms)
+        self.state.jobs[key] = Job(terms, terms.node_id, terms.budget)
         self._emit(JobOpened(self._place, key, terms))
         return key
 
-    def _open(self, terms: JobTerms, authorization: Authorization) -> None:
+    def assign(self, key: bytes, node_id: int) -> None:
+        """Give a job without a node to one, the committee's signatures taken for good."""
+        self.state.jobs[key].node_id = node_id
+        self._emit(JobAssigned(self._place, key, node_id))
+
+    def top_up(self, key: bytes, amount: int) -> None:
+        """Add to a job's escrow."""
+        job = self.state.jobs[key]
+        job.funded += amount
+        self._emit(JobToppedUp(self._place, key, amount, job.funded))
+
+    def cancel(self, key: bytes) -> None:
+        """End a job: at once without a node, else a grace period from now."""
+        job = self.state.jobs[key]
+        if job.node_id == 0:
+            self._close(key, bytes(32))
+            return
+        job.cancelled_until = min(self.time, job.terms.deadline) + self.deployment.grace_period
+        self._emit(JobCancelled(self._place, key, job.cancelled_until))
+
+    def void(self, terms: JobTerms) -> None:
+        """Make sure that a job is never opened."""
         key = job_id(terms, self.deployment.vault_domain)
-        if key in self.state.jobs:
+        self._check_new(key)
+        self.state.voided.add(key)
+        self._emit(JobVoided(self._place, key))
+
+    def _check_new(self, key: bytes) -> None:
+        if key in self.state.jobs or key in self.state.voided:
             raise ContractReverted(Revert.VAULT_JOB_EXISTS.value)
+
+    def _open(self, terms: JobTerms, authorization: Authorization) -> None:
+        self._check_new(job_id(terms, self.deployment.vault_domain))
         if authorization_signer(self.deployment, terms, authorization) != terms.payer:
             raise ContractReverted(Revert.USDC_INVALID_SIGNATURE.value)
         self.open(terms)
@@ -252,7 +291,7 @@ class Ledger:
     def _close(self, key: bytes, output: bytes) -> None:
         job = self.state.jobs[key]
         job.closed = True
-        refunded = job.terms.budget - job.paid
+        refunded = job.funded - job.paid
         self._emit(JobClosed(self._place, key, job.paid, refunded, output))
 
     def _settle(self, claims: Sequence[Claim]) -> list[Outcome]:
@@ -263,16 +302,27 @@ class Ledger:
     def _settle_one(self, claim: Claim) -> Outcome:
         receipt = claim.signed.receipt
         key = job_id(claim.terms, self.deployment.vault_domain)
+        if key in self.state.voided:
+            return Outcome.NOTHING_NEW
         job = self.state.jobs.get(key)
         if job is None:
             return Outcome.UNKNOWN_JOB
+        if key in self.malformed:
+            return Outcome.MALFORMED
         if job.closed:
             return Outcome.NOTHING_NEW
-        if self.time > claim.terms.deadline + self.deployment.grace_period:
+        if job.node_id == 0:
+            return Outcome.NOT_ASSIGNED
+        payable_until = claim.terms.deadline + self.deployment.grace_period
+        if job.cancelled_until is not None:
+            payable_until = job.cancelled_until
+        if self.time > payable_until:
             return Outcome.TOO_LATE
         if receipt.complete and receipt.output_digest == bytes(32):
             return Outcome.OUTPUT_MISSING
-        earned = claim.terms.earned(receipt.records, receipt.epochs)
+        worth = receipt.records * job.terms.price_per_record
+        worth += receipt.epochs * job.terms.price_per_epoch
+        earned = min(worth, job.funded)
         if not receipt.complete and earned <= job.paid:
             return Outcome.NOTHING_NEW
         digest = receipt_digest(receipt.model_copy(update={"job_id": key}), self._vault)
@@ -283,18 +333,14 @@ class Ledger:
         if (
             enclave is None
             or enclave.revoked
-            or enclave.node_id != claim.terms.node_id
+            or enclave.node_id != job.node_id
             or enclave.expiry <= self.time
             or not self.state.measurements.get(enclave.measurement)
         ):
             return Outcome.ENCLAVE_REFUSED
         amount = max(earned - job.paid, 0)
         job.paid += amount
-        self._emit(
-            Settled(
-                self._place, key, digest, receipt.records, receipt.epochs, amount, paid=job.paid
-            )
-        )
+        self._emit(Settled(self._place, key, digest, receipt.records, receipt.epochs, amount))
         if receipt.complete:
             self._close(key, receipt.output_digest)
         return Outcome.PAID

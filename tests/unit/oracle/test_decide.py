@@ -8,13 +8,30 @@ from hypothesis import strategies as st
 from unit.oracle.bench import GRACE, OUTPUT, receipt, terms
 from unit.oracle.ledger import START
 
-from oracle.decide import EnclaveFact, JobFact, Reason, SettledFact, due, judge
+from oracle.decide import (
+    REFUSALS,
+    EnclaveFact,
+    JobFact,
+    Reason,
+    SettledFact,
+    due,
+    judge,
+)
 from oracle.messages import Status
+from settlement.contracts import Outcome
 from settlement.models import Receipt
 
 TERMS = terms()
 UNTIL = TERMS.deadline + GRACE
-JOB = JobFact(terms=TERMS, closed=False, paid=0, output_digest=None, payable_until=UNTIL)
+JOB = JobFact(
+    terms=TERMS,
+    node_id=1,
+    funded=TERMS.budget,
+    closed=False,
+    paid=0,
+    output_digest=None,
+    payable_until=UNTIL,
+)
 ENCLAVE = EnclaveFact(node_id=1, expiry=UNTIL * 2, revoked=False, measurement_allowed=True)
 PAID = SettledFact(transaction=bytes(32), block=7, amount=5)
 
@@ -29,6 +46,7 @@ def enclave(**changes: Any) -> EnclaveFact:
 
 TEN = receipt(TERMS, 10)
 DONE = receipt(TERMS, 10, complete=True)
+MUCH = receipt(TERMS, 2_000)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +110,44 @@ DONE = receipt(TERMS, 10, complete=True)
             Status.REJECTED,
             Reason.OUTPUT_MISSING,
         ),
+        (TEN, {"job": job(node_id=0)}, Status.WAITING, Reason.JOB_UNASSIGNED),
+        (
+            TEN,
+            {"job": job(node_id=0), "enclave": None},
+            Status.WAITING,
+            Reason.JOB_UNASSIGNED,
+        ),
+        (TEN, {"job": job(node_id=0), "now": UNTIL}, Status.WAITING, Reason.JOB_UNASSIGNED),
+        (TEN, {"job": job(node_id=0), "now": UNTIL + 1}, Status.REJECTED, Reason.TOO_LATE),
+        (TEN, {"job": job(node_id=0, closed=True)}, Status.REJECTED, Reason.JOB_CLOSED),
+        (TEN, {"job": job(node_id=2)}, Status.REJECTED, Reason.ENCLAVE_OF_OTHER_NODE),
+        (
+            TEN,
+            {"job": job(node_id=2), "enclave": enclave(node_id=2)},
+            Status.ACCEPTED,
+            None,
+        ),
+        (TEN, {"job": None, "voided": True}, Status.REJECTED, Reason.JOB_VOIDED),
+        (MUCH, {"job": job(paid=100_000_000)}, Status.SETTLED, Reason.COVERED),
+        (MUCH, {"job": job(paid=100_000_000, funded=150_000_000)}, Status.ACCEPTED, None),
+        (MUCH, {"job": job(paid=150_000_000, funded=150_000_000)}, Status.SETTLED, Reason.COVERED),
+        (MUCH, {"job": job(paid=100_000_000), "settled": PAID}, Status.SETTLED, None),
+        (
+            MUCH,
+            {"job": job(paid=100_000_000, funded=150_000_000), "settled": PAID},
+            Status.ACCEPTED,
+            None,
+        ),
+        (
+            MUCH,
+            {
+                "job": job(paid=100_000_000, funded=150_000_000),
+                "settled": PAID,
+                "now": UNTIL + 1,
+            },
+            Status.SETTLED,
+            None,
+        ),
         (receipt(TERMS, 0), {}, Status.SETTLED, Reason.COVERED),
         (receipt(TERMS, 0, complete=True), {}, Status.ACCEPTED, None),
     ],
@@ -116,7 +172,7 @@ receipts = st.lists(
 
 @given(receipts)
 def test_what_is_due_pays_as_much_as_all_receipts_together(its: list[Receipt]) -> None:
-    chosen = due(its, TERMS)
+    chosen = due(its, JOB)
     most = max((TERMS.earned(it.records, it.epochs) for it in its), default=0)
     assert max((TERMS.earned(it.records, it.epochs) for it in chosen), default=0) == most
     assert any(it.complete for it in its) == any(it.complete for it in chosen)
@@ -130,4 +186,17 @@ def test_what_is_due_depends_neither_on_order_nor_on_repetition(
 ) -> None:
     shuffled = its + its
     random.shuffle(shuffled)
-    assert due(shuffled, TERMS) == due(its, TERMS)
+    assert due(shuffled, JOB) == due(its, JOB)
+
+
+def test_an_outcome_rejects_exactly_where_waiting_cannot_help() -> None:
+    assert {outcome: REFUSALS.get(outcome) for outcome in Outcome} == {
+        Outcome.PAID: None,
+        Outcome.NOTHING_NEW: None,
+        Outcome.UNKNOWN_JOB: None,
+        Outcome.NOT_ASSIGNED: None,
+        Outcome.TOO_LATE: Reason.TOO_LATE,
+        Outcome.ENCLAVE_REFUSED: Reason.ENCLAVE_REFUSED,
+        Outcome.OUTPUT_MISSING: Reason.OUTPUT_MISSING,
+        Outcome.MALFORMED: Reason.MALFORMED,
+    }

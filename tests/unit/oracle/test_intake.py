@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.oracle.bench import Bench, actor, digest_of, escrow, key_of, registration, signed, terms
+from unit.oracle.bench import (
+    GRACE,
+    Bench,
+    actor,
+    digest_of,
+    escrow,
+    key_of,
+    registration,
+    signed,
+    terms,
+)
 from unit.oracle.ledger import START
 
 from oracle.errors import AuthorizationLate, JobUnknown, NodeUnknown, ReceiptUnknown
@@ -95,6 +105,130 @@ def test_a_job_tells_its_story(bench: Bench) -> None:
     ]
 
 
+def test_a_job_without_a_node_is_unassigned_and_its_receipts_wait_for_the_assignment(
+    bench: Bench,
+) -> None:
+    job = terms(node_id=0)
+    bench.open(job)
+    told = bench.intake.job(key_of(job))
+    assert (told.state, told.node_id) == (JobState.UNASSIGNED, None)
+    it = signed(job, 5)
+    status = bench.intake.submit_receipt(it)
+    assert (status.status, status.reason) == (Status.WAITING, "JobUnassigned")
+    bench.ledger.mine(lambda chain: chain.assign(key_of(job), 1))
+    bench.finalize()
+    told = bench.intake.job(key_of(job))
+    assert (told.state, told.node_id) == (JobState.OPEN, 1)
+    assert bench.intake.receipt(digest_of(it.receipt)).status is Status.ACCEPTED
+    bench.rounds()
+    assert bench.intake.receipt(digest_of(it.receipt)).amount == 500_000
+    assert [t.event for t in bench.intake.job(key_of(job)).transactions] == [
+        "opened",
+        "assigned",
+        "settled",
+    ]
+
+
+def test_a_job_assigned_to_another_node_rejects_the_receipts_that_waited(bench: Bench) -> None:
+    job = terms(node_id=0)
+    bench.open(job)
+    it = signed(job, 5)
+    bench.intake.submit_receipt(it)
+    bench.ledger.mine(lambda chain: chain.assign(key_of(job), 2))
+    bench.finalize()
+    status = bench.intake.receipt(digest_of(it.receipt))
+    assert (status.status, status.reason) == (Status.REJECTED, "EnclaveOfOtherNode")
+
+
+def test_cancelling_before_a_node_is_found_closes_the_job_and_rejects_what_waited(
+    bench: Bench,
+) -> None:
+    job = terms(node_id=0)
+    bench.open(job)
+    it = signed(job, 5)
+    bench.intake.submit_receipt(it)
+    bench.ledger.mine(lambda chain: chain.cancel(key_of(job)))
+    bench.finalize()
+    told = bench.intake.job(key_of(job))
+    assert (told.state, told.node_id, told.refunded) == (JobState.CLOSED, None, job.budget)
+    status = bench.intake.receipt(digest_of(it.receipt))
+    assert (status.status, status.reason) == (Status.REJECTED, "JobClosed")
+
+
+def test_cancelling_shortens_how_long_receipts_are_paid(bench: Bench) -> None:
+    bench.open(terms())
+    assert bench.intake.job(key_of(terms())).payable_until == terms().deadline + GRACE
+    in_time, late = signed(terms(), 5), signed(terms(), 6)
+    bench.ledger.mine(lambda chain: chain.cancel(key_of(terms())))
+    until = bench.ledger.time + GRACE
+    bench.finalize()
+    job = bench.intake.job(key_of(terms()))
+    assert (job.state, job.payable_until) == (JobState.CANCELLING, until)
+    assert until < terms().deadline
+    bench.ledger.mine(seconds=until - bench.ledger.time)
+    assert bench.intake.submit_receipt(in_time).status is Status.ACCEPTED
+    bench.ledger.mine()
+    status = bench.intake.submit_receipt(late)
+    assert (status.status, status.reason) == (Status.REJECTED, "TooLate")
+    assert [(t.event, t.amount) for t in job.transactions] == [
+        ("opened", 100_000_000),
+        ("cancelled", 0),
+    ]
+
+
+def test_work_finished_in_time_is_paid_after_cancelling(bench: Bench) -> None:
+    bench.open(terms())
+    bench.ledger.mine(lambda chain: chain.cancel(key_of(terms())))
+    bench.finalize()
+    bench.intake.submit_receipt(signed(terms(), 20, complete=True))
+    bench.rounds()
+    job = bench.intake.job(key_of(terms()))
+    assert (job.state, job.paid, job.refunded) == (JobState.CLOSED, 2_000_000, 98_000_000)
+
+
+def test_a_top_up_lets_the_receipts_that_hit_the_budget_earn_more(bench: Bench) -> None:
+    bench.open(terms())
+    paid, covered = signed(terms(), 1_500), signed(terms(), 1_200)
+    bench.intake.submit_receipt(paid)
+    bench.intake.submit_receipt(covered)
+    bench.rounds()
+    assert bench.ledger.paid() == {key_of(terms()): (100_000_000, False)}
+    bench.ledger.mine(lambda chain: chain.top_up(key_of(terms()), 40_000_000))
+    bench.finalize()
+    job = bench.intake.job(key_of(terms()))
+    assert (job.funded, job.paid) == (140_000_000, 100_000_000)
+    assert bench.intake.receipt(digest_of(paid.receipt)).status is Status.ACCEPTED
+    bench.rounds()
+    assert bench.ledger.paid() == {key_of(terms()): (140_000_000, False)}
+    again = bench.intake.receipt(digest_of(paid.receipt))
+    assert (again.status, again.reason, again.amount) == (Status.SETTLED, None, 140_000_000)
+    other = bench.intake.receipt(digest_of(covered.receipt))
+    assert (other.status, other.reason, other.amount) == (Status.SETTLED, "Covered", 0)
+    assert [(t.event, t.amount) for t in bench.intake.job(key_of(terms())).transactions] == [
+        ("opened", 100_000_000),
+        ("settled", 100_000_000),
+        ("topped_up", 40_000_000),
+        ("settled", 40_000_000),
+    ]
+
+
+def test_a_voided_job_takes_neither_its_escrow_nor_receipts(bench: Bench) -> None:
+    bench.intake.submit_escrow(escrow(terms()))
+    it = signed(terms(), 5)
+    bench.intake.submit_receipt(it)
+    bench.ledger.mine(lambda chain: chain.void(terms()))
+    bench.finalize()
+    status = bench.intake.escrow(key_of(terms()))
+    assert (status.status, status.reason) == (Status.REJECTED, "JobVoided")
+    assert bench.intake.receipt(digest_of(it.receipt)).reason == "JobVoided"
+    again = bench.intake.submit_escrow(escrow(terms()))
+    assert (again.status, again.reason) == (Status.REJECTED, "JobVoided")
+    bench.relayer.tick()
+    assert bench.ledger.sent == []
+    with pytest.raises(JobUnknown):
+        bench.intake.job(key_of(terms()))
+
+
 def test_an_unknown_job_and_an_unattested_node_have_named_errors(bench: Bench) -> None:
     with pytest.raises(JobUnknown):
         bench.intake.job(key_of(terms(99)))
@@ -128,8 +262,9 @@ POOL = [
     signed(terms(), 10, 1, by="second enclave"),
     signed(terms(), 12, 1, complete=True),
     signed(terms(2), 3),
+    signed(terms(3, node_id=0), 4),
 ]
-DEEDS = ["open", "open 2", "register"]
+DEEDS = ["open", "open 2", "open 3", "assign 3", "register"]
 
 
 @settings(max_examples=25)
@@ -145,19 +280,13 @@ def test_any_order_and_repetition_of_receipts_and_events_ends_in_the_same_state(
         for deed in [*order, *again]:
             _do(bench, deed)
         before = _statuses(bench)
-        assert before == [
-            (Status.ACCEPTED, None),
-            (Status.ACCEPTED, None),
-            (Status.ACCEPTED, None),
-            (Status.ACCEPTED, None),
-            (Status.ACCEPTED, None),
-            (Status.ACCEPTED, None),
-        ]
+        assert before == [(Status.ACCEPTED, None)] * len(POOL)
         assert _do(bench, 2).reason == "EnclaveUnknown"
         bench.rounds(8)
         assert bench.ledger.paid() == {
             key_of(terms()): (2_200_000, True),
             key_of(terms(2)): (300_000, False),
+            key_of(terms(3, node_id=0)): (400_000, False),
         }
         assert {status for status, _ in _statuses(bench)} == {Status.SETTLED}
         bench.store.close()
@@ -169,6 +298,12 @@ def _do(bench: Bench, deed: int | str) -> Any:
     if deed == "register":
         key = actor("second enclave").address
         bench.ledger.mine(lambda chain: chain.register(registration(enclave_key=key)))
+    elif deed.endswith("3"):
+        job = terms(3, node_id=0)
+        if key_of(job) not in bench.ledger.state.jobs:
+            bench.ledger.mine(lambda chain: chain.open(job))
+        if deed == "assign 3":
+            bench.ledger.mine(lambda chain: chain.assign(key_of(job), 1))
     else:
         bench.ledger.mine(lambda chain: chain.open(terms(2 if deed == "open 2" else 0)))
     return bench.finalize()

@@ -12,12 +12,14 @@ from unit.oracle.bench import (
     evidence,
     key_of,
     receipt,
+    registration,
     signed,
     terms,
 )
 from unit.oracle.ledger import START
 
 from oracle.errors import ChainUnavailable, TransactionRefused
+from oracle.facts import Settled
 from oracle.messages import ChallengeRequest, Status
 from oracle.transactions import TransactionState
 from settlement.models import SignedReceipt
@@ -100,6 +102,62 @@ def test_a_receipt_that_the_newest_block_refuses_is_rejected_and_the_rest_settle
     bench.relayer.tick()
     assert status_of(bench, late) == (Status.REJECTED, "TooLate")
     assert status_of(bench, good)[0] is Status.SUBMITTED
+
+
+def test_a_receipt_that_the_vault_calls_malformed_is_rejected_for_good(bench: Bench) -> None:
+    bench.open(terms(1), terms(2))
+    good, bad = signed(terms(1), 5), signed(terms(2), 5)
+    bench.intake.submit_receipt(good)
+    bench.intake.submit_receipt(bad)
+    bench.ledger.malformed = {key_of(terms(2))}
+    bench.rounds()
+    assert status_of(bench, good) == (Status.SETTLED, None)
+    assert status_of(bench, bad) == (Status.REJECTED, "Malformed")
+    # neither a new fact about its job nor handing it in again brings it back
+    bench.ledger.mine(lambda chain: chain.top_up(key_of(terms(2)), 1))
+    bench.finalize()
+    again = bench.intake.submit_receipt(bad)
+    assert (again.status, again.reason) == (Status.REJECTED, "Malformed")
+    bench.rounds()
+    assert len(bench.ledger.sent) == 1
+
+
+def test_a_receipt_whose_job_the_newest_block_has_unassigned_waits(bench: Bench) -> None:
+    job = terms(node_id=0)
+    bench.open(job)
+    bench.ledger.mine(lambda chain: chain.assign(key_of(job), 1))
+    bench.finalize()
+    it = signed(job, 5)
+    bench.intake.submit_receipt(it)
+    bench.ledger.state.jobs[key_of(job)].node_id = 0
+    bench.relayer.tick()
+    assert bench.ledger.sent == []
+    assert status_of(bench, it) == (Status.ACCEPTED, None)
+    bench.ledger.state.jobs[key_of(job)].node_id = 1
+    bench.rounds()
+    assert status_of(bench, it) == (Status.SETTLED, None)
+
+
+def test_receipts_of_one_node_stand_side_by_side_also_where_the_committee_chose_it(
+    bench: Bench,
+) -> None:
+    key = actor("second enclave").address
+    bench.ledger.mine(lambda chain: chain.register(registration(enclave_key=key, node_id=2)))
+    jobs = [terms(1, node_id=0), terms(2, node_id=2), terms(3, node_id=0), terms(4)]
+    bench.open(*jobs)
+    nodes = {key_of(jobs[0]): 2, key_of(jobs[2]): 1}
+    bench.ledger.mine(
+        *(lambda chain, job=job, node=node: chain.assign(job, node) for job, node in nodes.items())
+    )
+    bench.finalize()
+    for job in jobs:
+        node = nodes.get(key_of(job), job.node_id)
+        bench.intake.submit_receipt(signed(job, 5, by="enclave" if node == 1 else "second enclave"))
+    bench.rounds()
+    assert len(bench.ledger.sent) == 1
+    settled = [event for event in bench.ledger.state.events if isinstance(event, Settled)]
+    order = [bench.ledger.state.jobs[event.job_id].node_id for event in settled]
+    assert order == [1, 1, 2, 2]
 
 
 def test_while_the_vault_is_paused_receipts_wait(bench: Bench) -> None:

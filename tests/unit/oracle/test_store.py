@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import CreateTable
 
 from oracle.store.database import Store
-from oracle.store.tables import CursorRow, EnclaveRow, Table
+from oracle.store.tables import CursorRow, EnclaveRow, JobRow, Table
 
 
 @pytest.fixture
@@ -48,10 +48,22 @@ def test_down_to_nothing_and_up_again(store: Store) -> None:
     assert "receipts" in inspect(store.engine).get_table_names()
 
 
+def test_a_job_of_the_first_schema_is_not_cancelled_after_the_migration(store: Store) -> None:
+    store.downgrade("0001")
+    columns = "job_id, node_id, terms, state, funded, paid, refunded, records, epochs"
+    values = "x'01', '1', '{}', 'OPEN', '5', '0', '0', '0', '0'"
+    with store.engine.begin() as connection:
+        connection.execute(text(f"INSERT INTO jobs ({columns}) VALUES ({values})"))
+    store.migrate()
+    with store.read() as session:
+        job = session.get_one(JobRow, b"\1")
+        assert (job.funded, job.cancelled_until) == (5, None)
+
+
 def test_migrating_twice_changes_nothing(store: Store) -> None:
     revision = store.revision()
     store.migrate()
-    assert store.revision() == revision == "0001"
+    assert store.revision() == revision == "0002"
 
 
 def test_every_table_can_be_made_in_postgresql() -> None:

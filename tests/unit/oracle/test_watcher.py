@@ -2,10 +2,10 @@
 
 import pytest
 from sqlalchemy import select
-from unit.oracle.bench import DEPLOYMENT, Bench, digest_of, key_of, signed, terms
+from unit.oracle.bench import DEPLOYMENT, GRACE, Bench, digest_of, escrow, key_of, signed, terms
 
 from oracle.errors import ChainUnavailable, DatabaseOfOtherDeployment
-from oracle.messages import Status
+from oracle.messages import JobState, Status
 from oracle.store.tables import CursorRow, EnclaveRow, JobRow
 from oracle.watcher import Watcher
 
@@ -93,6 +93,34 @@ def test_a_payment_that_a_reorganisation_dropped_is_made_again(bench: Bench) -> 
     assert bench.ledger.paid() == {key_of(terms()): (1_000_000, False)}
     status = bench.intake.receipt(digest_of(signed(terms(), 10).receipt))
     assert status.status is Status.SETTLED
+
+
+def test_a_void_that_a_reorganisation_dropped_lets_the_escrow_open_again(bench: Bench) -> None:
+    height = bench.ledger.latest()
+    bench.ledger.mine(lambda chain: chain.void(terms()))
+    bench.finalize()
+    bench.intake.submit_escrow(escrow(terms()))
+    assert bench.intake.escrow(key_of(terms())).reason == "JobVoided"
+    bench.ledger.reorganise(bench.ledger.latest() - height)
+    for _ in range(20):
+        bench.ledger.hold()
+    bench.rounds()
+    status = bench.intake.escrow(key_of(terms()))
+    assert (status.status, status.reason) == (Status.SETTLED, None)
+
+
+def test_a_cancelling_that_a_reorganisation_dropped_is_forgotten(bench: Bench) -> None:
+    bench.open(terms())
+    height = bench.ledger.latest()
+    bench.ledger.mine(lambda chain: chain.cancel(key_of(terms())))
+    bench.finalize()
+    assert bench.intake.job(key_of(terms())).state is JobState.CANCELLING
+    bench.ledger.reorganise(bench.ledger.latest() - height)
+    for _ in range(20):
+        bench.ledger.hold()
+    bench.watch()
+    job = bench.intake.job(key_of(terms()))
+    assert (job.state, job.payable_until) == (JobState.OPEN, terms().deadline + GRACE)
 
 
 def test_a_database_of_another_vault_is_refused(bench: Bench) -> None:

@@ -82,18 +82,26 @@ def test_creation_address_is_the_published_one(nonce: int, expected: str) -> Non
     assert create_address("0x6ac7ea33f8831ea9dcc53393aaa88b25a785dbf0", nonce) == expected
 
 
+def test_a_record_without_a_challenge_window_has_none() -> None:
+    assert Deployment(**FIELDS).challenge_window == 0
+    assert Deployment(**FIELDS, challenge_window=3_600).challenge_window == 3_600
+
+
 def test_parameters_need_a_proposer_a_committee_and_a_threshold() -> None:
     good: dict[str, Any] = {
         "proposers": [FIELDS["vault"]],
         "guardian": FIELDS["vault"],
         "registrar": FIELDS["vault"],
         "protocol": FIELDS["vault"],
+        "arbiter": FIELDS["vault"],
         "committee": [FIELDS["usdc"]],
         "threshold": 1,
         "grace_period": 3_600,
         "timelock_delay": 0,
     }
-    assert DeploymentParameters(**good).measurements == ()
+    made = DeploymentParameters(**good)
+    assert (made.measurements, made.challenge_window) == ((), 0)
+    assert made.arbitration_period == 7 * 24 * 60 * 60
     for name, value in (("proposers", []), ("committee", []), ("threshold", 0)):
         with pytest.raises(ValidationError, match=name):
             DeploymentParameters(**{**good, name: value})

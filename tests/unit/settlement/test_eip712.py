@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from eth_account import Account
+from eth_account.messages import encode_typed_data
 from eth_utils import keccak
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,11 +12,15 @@ from hypothesis import strategies as st
 from settlement.eip712 import (
     TYPES,
     Domain,
+    assignment_digest,
     enclave_registry_domain,
     encode_type,
+    intent_digest,
     job_id,
     message_of,
+    receipt_digest,
     recover_signer,
+    referenced,
     sign_digest,
     type_hash,
     typed_data,
@@ -23,7 +28,20 @@ from settlement.eip712 import (
     vault_domain,
 )
 from settlement.errors import InvalidInput, InvalidSignature, RaphaError
-from settlement.models import EnclaveRegistration, JobTerms, Receipt, Work
+from settlement.models import (
+    MAX_BUDGET,
+    MAX_NODE_ID,
+    Assignment,
+    Deposit,
+    EnclaveRegistration,
+    JobTerms,
+    OpenJobs,
+    Receipt,
+    Sponsorship,
+    Withdrawal,
+    Work,
+)
+from settlement.types import Frozen
 
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 KEY = keccak(text="a key")
@@ -145,7 +163,25 @@ def test_encoded_type_appends_what_it_refers_to() -> None:
     assert type_hash("JobTerms") == keccak(text=encode_type("JobTerms"))
 
 
-@pytest.mark.parametrize("model", [Work, JobTerms, Receipt, EnclaveRegistration])
+def test_an_array_s_type_appends_that_of_its_items() -> None:
+    assert encode_type("OpenJobs") == "OpenJobs(JobTerms[] jobs)" + encode_type("JobTerms")
+    assert referenced("OpenJobs") == ["JobTerms", "Work"]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Work,
+        JobTerms,
+        Receipt,
+        EnclaveRegistration,
+        OpenJobs,
+        Sponsorship,
+        Assignment,
+        Deposit,
+        Withdrawal,
+    ],
+)
 def test_model_fields_are_the_types_fields_in_order(model: Any) -> None:
     def snake(name: str) -> str:
         return "".join(f"_{c.lower()}" if c.isupper() else c for c in name)
@@ -170,6 +206,102 @@ def test_every_field_changes_the_job_id() -> None:
         job_id(TERMS.model_copy(update={name: value}), domain) for name, value in changes.items()
     }
     assert len(ids | {job_id(TERMS, domain)}) == len(changes) + 1
+
+
+# digests
+
+
+def digest_by_eth_account(domain: Domain, model: Frozen) -> bytes:
+    """The digest that an independent implementation gives the document that a wallet is shown."""
+    document = typed_data(domain, type(model).__name__, message_of(model))
+    signable = encode_typed_data(full_message=document)
+    return keccak(b"\x19" + signable.version + signable.header + signable.body)
+
+
+words = st.binary(min_size=32, max_size=32)
+addresses = st.integers(1, 2**160 - 1).map(lambda number: f"0x{number:040x}")
+uint64s = st.integers(0, 2**64 - 1)
+amounts = st.integers(1, 2**64 - 1)
+domains = st.builds(vault_domain, st.integers(1, 2**63), addresses)
+works = st.builds(
+    Work,
+    model_digest=words,
+    dataset_digest=words,
+    policy_digest=words,
+    result_key_digest=words,
+)
+all_terms = st.builds(
+    JobTerms,
+    payer=addresses,
+    node_id=st.integers(0, MAX_NODE_ID),
+    price_per_record=uint64s,
+    price_per_epoch=uint64s,
+    budget=st.integers(1, MAX_BUDGET),
+    deadline=uint64s,
+    work=works,
+    salt=words,
+)
+
+
+@given(domains, st.builds(OpenJobs, jobs=st.lists(all_terms, min_size=1, max_size=4).map(tuple)))
+def test_digest_of_an_order_for_jobs_is_that_of_its_document(domain: Domain, it: OpenJobs) -> None:
+    assert intent_digest(it, domain) == digest_by_eth_account(domain, it)
+
+
+def test_digest_of_the_longest_order_is_that_of_its_document() -> None:
+    terms = [TERMS.model_copy(update={"salt": bytes(31) + bytes([i])}) for i in range(50)]
+    it = OpenJobs(jobs=tuple(terms))
+    domain = vault_domain(137, VAULT)
+    assert intent_digest(it, domain) == digest_by_eth_account(domain, it)
+    assert intent_digest(OpenJobs(jobs=it.jobs[::-1]), domain) != intent_digest(it, domain)
+
+
+@given(domains, st.builds(Sponsorship, terms=all_terms, sponsor=addresses))
+def test_digest_of_a_sponsorship_is_that_of_its_document(domain: Domain, it: Sponsorship) -> None:
+    assert intent_digest(it, domain) == digest_by_eth_account(domain, it)
+
+
+@given(
+    domains,
+    st.builds(
+        Withdrawal, account=addresses, to=addresses, amount=amounts, nonce=uint64s, deadline=uint64s
+    ),
+)
+def test_digest_of_a_withdrawal_is_that_of_its_document(domain: Domain, it: Withdrawal) -> None:
+    assert intent_digest(it, domain) == digest_by_eth_account(domain, it)
+
+
+@given(domains, st.builds(Deposit, account=addresses, amount=amounts, salt=words))
+def test_digest_of_a_deposit_is_that_of_its_document(domain: Domain, it: Deposit) -> None:
+    assert intent_digest(it, domain) == digest_by_eth_account(domain, it)
+
+
+@given(
+    domains,
+    st.builds(Assignment, job_id=words, node_id=st.integers(1, MAX_NODE_ID), epoch=uint64s),
+)
+def test_digest_of_an_assignment_is_that_of_its_document(domain: Domain, it: Assignment) -> None:
+    assert assignment_digest(it, domain) == digest_by_eth_account(domain, it)
+
+
+@given(
+    domains,
+    all_terms,
+    st.builds(
+        Receipt,
+        job_id=words,
+        records=uint64s,
+        epochs=uint64s,
+        records_root=words,
+        output_digest=words,
+        complete=st.booleans(),
+    ),
+)
+def test_digests_of_terms_and_receipts_are_those_of_their_documents(
+    domain: Domain, terms: JobTerms, receipt: Receipt
+) -> None:
+    assert job_id(terms, domain) == digest_by_eth_account(domain, terms)
+    assert receipt_digest(receipt, domain) == digest_by_eth_account(domain, receipt)
 
 
 def test_document_has_the_form_that_wallets_read() -> None:

@@ -8,7 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from settlement.models import EnclaveRegistration, JobTerms, Receipt, SignedReceipt, Work
+from settlement.models import (
+    MAX_BUDGET,
+    MAX_NODE_ID,
+    Assignment,
+    Authorization,
+    Deposit,
+    EnclaveRegistration,
+    JobTerms,
+    OpenJobs,
+    Receipt,
+    SignedReceipt,
+    Sponsorship,
+    Withdrawal,
+    Work,
+)
 from settlement.types import ZERO_ADDRESS, Frozen
 
 PAYER = "0x4A9883Fc9BCB1e2EaFb7A2326Eb4D52B3c5069b4"
@@ -46,12 +60,21 @@ REGISTRATION: dict[str, Any] = {
     "expiry": 4,
     "epoch": 5,
 }
+ASSIGNMENT: dict[str, Any] = {"job_id": b"\x06" * 32, "node_id": 1, "epoch": 2}
+DEPOSIT: dict[str, Any] = {"account": PAYER, "amount": 1, "salt": b"\x05" * 32}
+WITHDRAWAL: dict[str, Any] = {"account": PAYER, "to": PAYER, "amount": 1, "nonce": 0, "deadline": 5}
 MODELS: list[tuple[type[Frozen], dict[str, Any]]] = [
     (Work, WORK),
     (JobTerms, TERMS),
     (Receipt, RECEIPT),
     (SignedReceipt, {"receipt": RECEIPT, "signature": b"\x01" * 65}),
     (EnclaveRegistration, REGISTRATION),
+    (Assignment, ASSIGNMENT),
+    (Deposit, DEPOSIT),
+    (Withdrawal, WITHDRAWAL),
+    (OpenJobs, {"jobs": [TERMS]}),
+    (Sponsorship, {"terms": TERMS, "sponsor": PAYER}),
+    (Authorization, {"valid_after": 0, "valid_before": 1, "signature": b"\x01" * 65}),
 ]
 each_model = pytest.mark.parametrize(
     ("model", "fields"), MODELS, ids=[m.__name__ for m, _ in MODELS]
@@ -94,10 +117,7 @@ def test_model_is_frozen(model: type[Frozen], fields: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("model", "fields", "name"),
-    [
-        (JobTerms, TERMS, name)
-        for name in ("node_id", "price_per_record", "price_per_epoch", "budget", "deadline")
-    ]
+    [(JobTerms, TERMS, name) for name in ("price_per_record", "price_per_epoch", "deadline")]
     + [(Receipt, RECEIPT, name) for name in ("records", "epochs")]
     + [(EnclaveRegistration, REGISTRATION, name) for name in ("node_id", "expiry", "epoch")],
 )
@@ -111,9 +131,45 @@ def test_counters_and_amounts_are_uint64(
         assert error_of(model, {**fields, name: wrong}) == ((name,), "int_type")
 
 
-@pytest.mark.parametrize("name", ["node_id", "budget"])
-def test_zero_is_no_node_and_no_budget(name: str) -> None:
-    assert error_of(JobTerms, {**TERMS, name: 0}) == ((name,), "greater_than")
+@pytest.mark.parametrize(
+    ("model", "fields", "name", "top"),
+    [
+        (JobTerms, TERMS, "node_id", MAX_NODE_ID),
+        (JobTerms, TERMS, "budget", MAX_BUDGET),
+        (Assignment, ASSIGNMENT, "node_id", MAX_NODE_ID),
+    ],
+)
+def test_nodes_and_budgets_fit_the_vaults_words(
+    model: type[Frozen], fields: dict[str, Any], name: str, top: int
+) -> None:
+    assert getattr(model(**{**fields, name: top}), name) == top
+    assert error_of(model, {**fields, name: top + 1}) == ((name,), "less_than_equal")
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "name"),
+    [
+        (JobTerms, TERMS, "budget"),
+        (EnclaveRegistration, REGISTRATION, "node_id"),
+        (Assignment, ASSIGNMENT, "node_id"),
+        (Deposit, DEPOSIT, "amount"),
+        (Withdrawal, WITHDRAWAL, "amount"),
+    ],
+)
+def test_zero_is_no_node_and_no_amount(
+    model: type[Frozen], fields: dict[str, Any], name: str
+) -> None:
+    assert error_of(model, {**fields, name: 0}) == ((name,), "greater_than")
+
+
+def test_terms_with_node_zero_leave_the_node_open() -> None:
+    assert JobTerms(**{**TERMS, "node_id": 0}).node_id == 0
+
+
+@pytest.mark.parametrize(("count", "kind"), [(0, "too_short"), (51, "too_long")])
+def test_one_signature_opens_1_to_50_jobs(count: int, kind: str) -> None:
+    assert len(OpenJobs(jobs=[TERMS] * 50).jobs) == 50
+    assert error_of(OpenJobs, {"jobs": [TERMS] * count}) == (("jobs",), kind)
 
 
 def test_zero_prices_and_counters_are_legal() -> None:
@@ -151,7 +207,7 @@ def test_signature_has_65_bytes(length: int) -> None:
     epochs=st.integers(0, TOP),
     per_record=st.integers(0, TOP),
     per_epoch=st.integers(0, TOP),
-    budget=st.integers(1, TOP),
+    budget=st.integers(1, MAX_BUDGET),
 )
 def test_earned_is_price_times_count_up_to_the_budget(
     records: int, epochs: int, per_record: int, per_epoch: int, budget: int

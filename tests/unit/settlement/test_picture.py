@@ -13,7 +13,6 @@ def waterfall(payments: int) -> Waterfall:
                 records=i,
                 epochs=i,
                 amount=1_000_000,
-                paid=1_000_000 * (i + 1),
                 transaction=bytes(32),
             )
             for i in range(payments)

@@ -6,11 +6,11 @@ from eth_account import Account
 from eth_account.messages import SignableMessage
 from eth_utils import keccak
 
-from settlement.contracts import Authorization, authorization_document, authorization_signer
+from settlement.contracts import authorization_document, authorization_signer
 from settlement.deployment import Deployment
 from settlement.eip712 import job_id, receive_authorization_digest, sign_digest
 from settlement.errors import InvalidSignature
-from settlement.models import JobTerms, Work
+from settlement.models import Authorization, JobTerms, Work
 from settlement.signer import ApeSigner, LocalSigner
 
 ACCOUNT = Account.from_key(keccak(text="payer"))

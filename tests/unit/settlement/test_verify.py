@@ -126,3 +126,12 @@ def test_another_payment_than_earned_is_named_with_both_amounts() -> None:
 def test_what_is_earned_is_capped_at_the_budget() -> None:
     much = signed(5_000, 4, complete=True, output_digest=OUTPUT)
     verify_bundle(bundle(much), output=OUTPUT, paid=TERMS.budget)
+
+
+def test_a_top_up_raises_what_can_be_earned() -> None:
+    much = signed(5_000, 4, complete=True, output_digest=OUTPUT)
+    claim = bundle(much)
+    verify_bundle(claim, paid=30_000, funded=30_000)
+    verify_bundle(claim, paid=50_400, funded=60_000)
+    assert refused(claim, paid=30_000) == ["what was earned was paid"]
+    assert refused(claim, paid=TERMS.budget, funded=30_000) == ["what was earned was paid"]
