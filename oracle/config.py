@@ -26,6 +26,11 @@ class OracleSettings(BaseSettings):
     `relayer_key_file` holds another one. `peers` are base URLs, separated by commas. `patience` is
     how many blocks a transaction may stay unmined before it is replaced at higher fees, `max_lag`
     how many finalized blocks the watcher may be behind while the oracle calls itself ready.
+    `max_batch` is how many receipts one transaction settles; a hundred of as many nodes, each
+    completing its job, need 7.1 million gas, of 16.8 that a transaction may use (EIP-7825).
+    Collateral comes from `collateral_file`, or from the service at `pccs_url` (Intel's PCS v4 or a
+    PCCS, without a path), which is kept in `pccs_directory` and asked anew each `pccs_refresh`;
+    below `min_tcb_evaluation` none counts.
     """
 
     model_config = SettingsConfigDict(env_prefix="RAPHA_ORACLE_", frozen=True, extra="ignore")
@@ -41,7 +46,13 @@ class OracleSettings(BaseSettings):
     peers: Annotated[tuple[str, ...], NoDecode] = ()
     peer_token_file: Path
     peer_timeout: float = Field(default=3.0, gt=0)
-    collateral_file: Path
+    collateral_file: Path | None = None
+    pccs_url: str | None = Field(default=None, pattern=r"^https?://")
+    pccs_directory: Path = Path("collateral")
+    pccs_ca_file: Path | None = None
+    pccs_root_crl_url: str | None = Field(default=None, pattern=r"^https?://")
+    pccs_refresh: int = Field(default=6 * 3600, gt=0)
+    min_tcb_evaluation: int = Field(default=0, ge=0)
     dev_root_file: Path | None = None
     tcb_allowances: tuple[TcbAllowance, ...] = ()
     registration_ttl: int = Field(default=7 * 24 * 3600, gt=0, le=30 * 24 * 3600)
@@ -68,6 +79,8 @@ class OracleSettings(BaseSettings):
             raise ValueError("relaying needs relayer_key_file")
         if self.min_tip > self.max_fee:
             raise ValueError("min_tip is above max_fee")
+        if (self.collateral_file is None) == (self.pccs_url is None):
+            raise ValueError("collateral comes from collateral_file or from pccs_url, not both")
         return self
 
 

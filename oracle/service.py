@@ -10,7 +10,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy.exc import SQLAlchemyError
 
-from oracle.attestation.collateral import FileCollateral
+from oracle.attestation.collateral import CollateralSource, FileCollateral
+from oracle.attestation.pccs import PccsClient, PccsCollateral
 from oracle.attestation.policy import TcbPolicy
 from oracle.attestation.verify import QuoteVerifier
 from oracle.chain import RpcChain
@@ -161,12 +162,14 @@ def build(settings: OracleSettings, clock: Callable[[], int] = wall_clock) -> Se
     store = Store(settings.database_url.get_secret_value())
     chain = RpcChain(settings.rpc_url.get_secret_value(), deployment)
     token = read_token(settings.peer_token_file)
-    root = settings.dev_root_file
+    root = read_root(settings.dev_root_file) if settings.dev_root_file else None
     verifier = QuoteVerifier(
         chain_id=deployment.chain_id,
-        collateral=FileCollateral(settings.collateral_file),
-        policy=TcbPolicy(allowances=settings.tcb_allowances),
-        development_root=read_root(root) if root else None,
+        collateral=collateral_source(settings, root),
+        policy=TcbPolicy(
+            allowances=settings.tcb_allowances, minimum_evaluation=settings.min_tcb_evaluation
+        ),
+        development_root=root,
     )
     policy = CommitteePolicy(settings.registration_ttl, settings.challenge_ttl)
     operator = Operator(store, chain, deployment, verifier, operator_account, policy, clock)
@@ -195,6 +198,28 @@ def build(settings: OracleSettings, clock: Callable[[], int] = wall_clock) -> Se
         _quorum=quorum,
         relayer=relayer,
         peers=peers,
+    )
+
+
+def collateral_source(settings: OracleSettings, root: bytes | None) -> CollateralSource:
+    """Where the settings say that collateral comes from; `root` is the development root (DER).
+
+    Raises:
+        InvalidInput: when the root is not a certificate.
+    """
+    if settings.collateral_file is not None:
+        return FileCollateral(settings.collateral_file)
+    client = PccsClient(
+        str(settings.pccs_url),
+        root_crl_url=settings.pccs_root_crl_url,
+        ca_file=settings.pccs_ca_file,
+    )
+    return PccsCollateral(
+        client,
+        settings.pccs_directory,
+        minimum_evaluation=settings.min_tcb_evaluation,
+        development_root=root,
+        refresh=settings.pccs_refresh,
     )
 
 

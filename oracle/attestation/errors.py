@@ -112,3 +112,301 @@ class CollateralUnavailable(RaphaError, OSError):
         self.location = location
         self.reason = reason
         super().__init__(f"no collateral at {location}: {reason}")
+
+
+class TpmRefused(AttestationRefused):
+    """Base of all refusals of TPM evidence."""
+
+
+class TpmMalformed(TpmRefused):
+    """The bytes are not the TPM structure, or the event log, that they should be."""
+
+    def __init__(self, structure: str, reason: str) -> None:
+        self.structure = structure
+        self.reason = reason
+        super().__init__(f"not a {structure}: {reason}")
+
+
+class TpmTrailingBytes(TpmMalformed):
+    """Bytes follow the structure: the sender cuts them at `end`."""
+
+    def __init__(self, structure: str, end: int, length: int) -> None:
+        self.end = end
+        self.length = length
+        super().__init__(
+            structure, f"it ends after {end} bytes, but {length} were given; cut the rest"
+        )
+
+
+class NotTpmGenerated(TpmRefused):
+    """The attested bytes lack the TPM's magic value: any program can have signed them."""
+
+    def __init__(self, magic: int) -> None:
+        self.magic = magic
+        super().__init__(f"magic {magic:#010x} is not a TPM's (0xff544347)")
+
+
+class NotATpmQuote(TpmRefused):
+    """The TPM attested something else than its PCRs."""
+
+    def __init__(self, kind: int) -> None:
+        self.kind = kind
+        super().__init__(f"attestation type {kind:#06x} is not a quote (0x8018)")
+
+
+class EndorsementCertificateRefused(TpmRefused):
+    """The endorsement key's certificate does not vouch for the key.
+
+    `part` is "form", "chain" (also validity), "usage", "key" or "revocation".
+    """
+
+    def __init__(self, part: str, reason: str) -> None:
+        self.part = part
+        self.reason = reason
+        super().__init__(f"endorsement certificate refused ({part}): {reason}")
+
+
+class EndorsementKeyUnfit(TpmRefused):
+    """The endorsement key is not a storage key that a TPM keeps to itself."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"the endorsement key cannot be used: {reason}")
+
+
+class AttestationKeyUnfit(TpmRefused):
+    """The attestation key could sign what no TPM said, or is too weak."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"the attestation key cannot be used: {reason}")
+
+
+class ActivationUnknown(TpmRefused):
+    """No such activation is open: it never was, it was answered, or a newer one replaced it."""
+
+    def __init__(self, challenge_id: bytes) -> None:
+        self.challenge_id = challenge_id
+        super().__init__(f"no open activation 0x{challenge_id.hex()}; start the enrolment again")
+
+
+class ActivationExpired(TpmRefused):
+    """The activation was answered too late. Unix seconds."""
+
+    def __init__(self, expires_at: int, now: int) -> None:
+        self.expires_at = expires_at
+        self.now = now
+        super().__init__(f"the activation expired at {expires_at}, it is {now} now; start again")
+
+
+class CredentialMismatch(TpmRefused):
+    """The answer is not the secret: the attestation key is not in the endorsement key's TPM."""
+
+    def __init__(self) -> None:
+        super().__init__("the activated credential is not the one that was made for this key")
+
+
+class EnrolmentExpired(TpmRefused):
+    """The attestation key's endorsement does not cover `now`: enrol again. Unix seconds."""
+
+    def __init__(self, enrolled_at: int, valid_until: int, now: int) -> None:
+        self.enrolled_at = enrolled_at
+        self.valid_until = valid_until
+        self.now = now
+        super().__init__(
+            f"the key is enrolled from {enrolled_at} until {valid_until}, which {now} is outside of"
+        )
+
+
+class TooManyActivations(RaphaError, RuntimeError):
+    """Too many activations are open; the oldest expires at `until` (Unix seconds)."""
+
+    final = False
+
+    def __init__(self, until: int) -> None:
+        self.until = until
+        super().__init__(f"too many enrolments are open; try again at {until}")
+
+
+class AttestationKeyNotEnrolled(TpmRefused):
+    """The quote is by another key than the one that was enrolled for the node."""
+
+    def __init__(self, name: bytes, enrolled: bytes) -> None:
+        self.name = name
+        self.enrolled = enrolled
+        super().__init__(f"the quote comes with key 0x{name.hex()}, enrolled is 0x{enrolled.hex()}")
+
+
+class TpmSchemeMismatch(TpmRefused):
+    """The signature uses another scheme or hash than the attestation key prescribes."""
+
+    def __init__(self, found: str, expected: str) -> None:
+        self.found = found
+        self.expected = expected
+        super().__init__(f"the signature is {found}, the attestation key signs {expected}")
+
+
+class TpmSignatureInvalid(TpmRefused):
+    """The attestation key did not sign the attested bytes."""
+
+    def __init__(self) -> None:
+        super().__init__("the quote's signature is not by the attestation key")
+
+
+class TpmNonceMismatch(TpmRefused):
+    """The quote is genuine, but was made for another challenge, perhaps an earlier one."""
+
+    def __init__(self, found: bytes, expected: bytes) -> None:
+        self.found = found
+        self.expected = expected
+        super().__init__(f"the quote carries nonce 0x{found.hex()}, asked was 0x{expected.hex()}")
+
+
+class PcrSelectionMismatch(TpmRefused):
+    """The quote is not over exactly the PCRs that were asked for."""
+
+    def __init__(self, found: str, expected: str) -> None:
+        self.found = found
+        self.expected = expected
+        super().__init__(f"the quote is over {found}, asked was {expected}")
+
+
+class PcrValuesMismatch(TpmRefused):
+    """The reported values are not those of the quoted PCRs, each with its bank's size."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"reported PCR values do not fit the quote: {reason}")
+
+
+class PcrDigestMismatch(TpmRefused):
+    """The reported values are not what the TPM had in its PCRs."""
+
+    def __init__(self) -> None:
+        super().__init__("the quoted digest is not that of the reported PCR values")
+
+
+class NodeModelUnknown(TpmRefused):
+    """No PCR policy exists for the node's model."""
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        super().__init__(f"no PCR policy for node model {model!r}")
+
+
+class PcrUnknown(TpmRefused):
+    """The policy says nothing about a reported PCR."""
+
+    def __init__(self, pcr: int, policy: str) -> None:
+        self.pcr = pcr
+        self.policy = policy
+        super().__init__(f"policy {policy} does not know PCR {pcr}")
+
+
+class PcrMissing(TpmRefused):
+    """The policy judges a PCR that was not reported."""
+
+    def __init__(self, pcr: int, policy: str) -> None:
+        self.pcr = pcr
+        self.policy = policy
+        super().__init__(f"policy {policy} needs PCR {pcr}")
+
+
+class PcrNotAllowed(TpmRefused):
+    """A PCR has a value that the policy does not allow: the node booted something else."""
+
+    def __init__(self, pcr: int, value: bytes, policy: str) -> None:
+        self.pcr = pcr
+        self.value = value
+        self.policy = policy
+        super().__init__(f"policy {policy} does not allow 0x{value.hex()} in PCR {pcr}")
+
+
+class EventLogMismatch(TpmRefused):
+    """Replaying the event log does not give the quoted PCR.
+
+    `event` is the position in the log of the first event that differs. It is None when that cannot
+    be told: a PCR does not reveal what went into it, so telling it may need a reference log.
+    """
+
+    def __init__(self, bank: str, pcr: int, event: int | None, reason: str) -> None:
+        self.bank = bank
+        self.pcr = pcr
+        self.event = event
+        self.reason = reason
+        super().__init__(f"the event log does not give {bank} PCR {pcr}: {reason}")
+
+
+class CollateralUnknown(CollateralUnavailable):
+    """The collateral service answers, and knows no such platform: a typo, or too new a machine."""
+
+    def __init__(self, location: str) -> None:
+        super().__init__(location, "the service knows no such platform")
+
+
+class CollateralTooLarge(CollateralMalformed):
+    """A part of the collateral is longer than anything that a vendor publishes. Bytes."""
+
+    def __init__(self, part: str, limit: int) -> None:
+        self.part = part
+        self.limit = limit
+        super().__init__(f"{part} has more than {limit} bytes")
+
+
+class CollateralForged(AttestationRefused):
+    """A part of the collateral does not lead to the pinned root: the service, or the way to it,
+    is not to be trusted."""
+
+    final = False
+
+    def __init__(self, part: str, reason: str) -> None:
+        self.part = part
+        self.reason = reason
+        super().__init__(f"collateral's {part} is not the vendor's: {reason}")
+
+
+class CollateralMismatch(AttestationRefused):
+    """The collateral is genuine, and about something other than what was asked for."""
+
+    final = False
+
+    def __init__(self, part: str, found: str, expected: str) -> None:
+        self.part = part
+        self.found = found
+        self.expected = expected
+        super().__init__(f"collateral's {part} is for {found}, not {expected}")
+
+
+class CollateralRolledBack(AttestationRefused):
+    """The collateral is genuine, and older than what was seen before: somebody may hide a fix.
+
+    `measure` is "evaluation number" or "issue time" (Unix seconds).
+    """
+
+    final = False
+
+    def __init__(self, part: str, measure: str, found: int, seen: int) -> None:
+        self.part = part
+        self.measure = measure
+        self.found = found
+        self.seen = seen
+        super().__init__(f"collateral's {part} went back to {measure} {found} after {seen}")
+
+
+class EvaluationTooLow(AttestationRefused):
+    """The collateral judges by an older TCB evaluation than this verifier asks for."""
+
+    final = False
+
+    def __init__(self, found: int, minimum: int) -> None:
+        self.found = found
+        self.minimum = minimum
+        super().__init__(f"TCB evaluation data number {found} is below the minimum of {minimum}")
+
+
+class PlatformUnproven(AttestationRefused):
+    """The quote's certificates do not lead to the pinned root, so nothing is fetched for it."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"the quote's platform certificates prove no platform: {reason}")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from oracle.attestation.errors import TcbRefused
+from oracle.attestation.errors import EvaluationTooLow, TcbRefused
 from settlement.types import Frozen, UInt64
 
 UP_TO_DATE = "UpToDate"
@@ -31,10 +31,13 @@ class TcbAllowance(Frozen):
 class TcbPolicy(Frozen):
     """Accepts UpToDate always, and another status only where an allowance says so.
 
-    Debug enclaves and revoked platforms cannot be allowed.
+    Debug enclaves and revoked platforms cannot be allowed. Collateral counts from the TCB
+    evaluation data number `minimum_evaluation` on: an older one still calls up to date what the
+    vendor has since found wanting.
     """
 
     allowances: tuple[TcbAllowance, ...] = ()
+    minimum_evaluation: UInt64 = 0
 
     def check(self, status: str, advisories: Sequence[str], now: int) -> None:
         """Judge a genuine platform's TCB status at `now` (Unix seconds).
@@ -50,3 +53,12 @@ class TcbPolicy(Frozen):
         )
         if not allowed:
             raise TcbRefused(status, advisories)
+
+    def check_evaluation(self, evaluation: int) -> None:
+        """Judge by which TCB evaluation the collateral speaks.
+
+        Raises:
+            EvaluationTooLow: when it is an older one than `minimum_evaluation`.
+        """
+        if evaluation < self.minimum_evaluation:
+            raise EvaluationTooLow(evaluation, self.minimum_evaluation)

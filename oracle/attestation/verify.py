@@ -78,6 +78,7 @@ class QuoteVerifier:
             CollateralUnavailable, CollateralMalformed: when there is no usable collateral.
             QuoteStale: when the collateral does not cover `now`.
             QuoteRefused: when a signature, certificate, revocation or identity check fails.
+            EvaluationTooLow: when the collateral judges by an older evaluation than is asked for.
             TcbRefused: when the policy does not allow the platform's TCB status.
         """
         parsed = parse_quote(quote)
@@ -90,6 +91,7 @@ class QuoteVerifier:
             raise QuoteStale(now, collateral.valid_from, collateral.valid_until)
 
         report = self._judge(parsed, collateral.document, now)
+        self._policy.check_evaluation(collateral.evaluation)
         status, advisories = str(report.status), tuple(map(str, report.advisory_ids))
         self._policy.check(status, advisories, now)
         return VerifiedQuote(

@@ -1,12 +1,12 @@
-"""The development platform: makes quotes in the real SGX v3 format where there is no SGX.
+"""The development platform: makes quotes in the real SGX and TDX formats where there is neither.
 
 It has its own P-256 root in place of Intel's, and everything under it: PCK CA, PCK leaf, TCB
 signing key, CRLs, TCB info, QE identity, attestation key. So the verifiers run unchanged; they
 accept it only where its root is configured. Every quote carries `SIMULATED-DEV-ONLY`: it protects
 nothing.
 
-Sources: Intel SGX ECDSA QuoteLibReference (quote format), Intel SGX PCK Certificate and CRL
-Profile, Intel PCS v4 (TCB info, QE identity).
+Sources: Intel SGX ECDSA QuoteLibReference and Intel TDX DCAP Quoting Library (quote formats), Intel
+SGX PCK Certificate and CRL Profile, Intel PCS v4 (TCB info, QE identity).
 """
 
 import json
@@ -14,9 +14,9 @@ import os
 import struct
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from hashlib import sha256
+from hashlib import sha256, sha384
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -26,6 +26,18 @@ from cryptography.x509.oid import NameOID
 
 from settlement.deployment import REAL_CHAINS
 from settlement.errors import InvalidInput
+
+Tee = Literal["sgx", "tdx"]
+TcbStatus = Literal[
+    "UpToDate",
+    "SWHardeningNeeded",
+    "ConfigurationNeeded",
+    "ConfigurationAndSWHardeningNeeded",
+    "OutOfDate",
+    "OutOfDateConfigurationNeeded",
+    "Revoked",
+]
+"""Every status that Intel gives to a level of platform TCB."""
 
 SIMULATED = b"SIMULATED-DEV-ONLY"
 DAY = 86_400
@@ -39,6 +51,10 @@ _QE_SIGNER = sha256(b"rapha development quoting enclave").digest()
 _ENCLAVE_SIGNER = sha256(b"rapha development enclave").digest()
 _QE_ATTRIBUTES = struct.pack("<QQ", 0x11, 0)
 _QE_SVN = 8
+_TDX_SVN = bytes([3, 0, 6] + [0] * 13)
+_EVALUATION = 17
+_TD_ATTRIBUTES = 1 << 28  # SEPT_VE_DISABLE, which verifiers demand
+_TD_FEATURES = bytes.fromhex("e702060000000000")
 _CPU_SVN = bytes([5] * 16)
 _PCE_SVN = 13
 _PCE_ID = bytes(2)
@@ -75,7 +91,12 @@ class DevPlatform:
 
     @classmethod
     def create(
-        cls, now: int, *, chain_id: int, validity_seconds: int = COLLATERAL_VALIDITY
+        cls,
+        now: int,
+        *,
+        chain_id: int,
+        validity_seconds: int = COLLATERAL_VALIDITY,
+        tee: Tee = "sgx",
     ) -> Self:
         """A new up-to-date platform with collateral for `validity_seconds` from `now` (Unix time).
 
@@ -85,30 +106,41 @@ class DevPlatform:
         _refuse_real(chain_id)
         keys = {name: ec.generate_private_key(ec.SECP256R1()) for name in _KEY_NAMES}
         platform = cls(keys, _issue_certificates(keys, now), "")
-        return platform.with_collateral(now, validity_seconds=validity_seconds)
+        return platform.with_collateral(now, validity_seconds=validity_seconds, tee=tee)
 
     def with_collateral(
         self,
         now: int,
         *,
         validity_seconds: int = COLLATERAL_VALIDITY,
-        tcb_status: str = "UpToDate",
+        tee: Tee = "sgx",
+        tcb_status: TcbStatus = "UpToDate",
         advisories: tuple[str, ...] = (),
+        qe_status: TcbStatus = "UpToDate",
+        evaluation: int = _EVALUATION,
         pck_revoked: bool = False,
+        pck_ca_revoked: bool = False,
+        tcb_signing_revoked: bool = False,
         fmspc: bytes = _FMSPC,
     ) -> Self:
         """The same platform with collateral issued anew: to refresh it, or to say something else.
 
-        `tcb_status` and `advisories` are the vendor's verdict on its TCB level, `pck_revoked` puts
-        its certificate on the CRL, and an `fmspc` (6 bytes) not its own is another machine's.
+        `tee` is what the collateral judges, SGX or TDX quotes. `tcb_status` and `advisories` are
+        the vendor's verdict on the platform's TCB level, `qe_status` on its quoting enclave's,
+        `evaluation` the TCB evaluation data number. Each `..._revoked` puts that certificate on its
+        CRL, and an `fmspc` (6 bytes) not its own is another machine's. Collateral issued for a
+        `now` long past has expired.
         """
-        statements = _Statements(self._keys, self._certificates, now, now + validity_seconds)
+        statements = _Statements(
+            self._keys, self._certificates, now, now + validity_seconds, evaluation, tee
+        )
         tcb_info = statements.tcb_info(tcb_status, advisories, fmspc)
-        qe_identity = statements.qe_identity()
-        revoked = (self._certificates["pck"].serial_number,) if pck_revoked else ()
+        qe_identity = statements.qe_identity(qe_status)
+        revoked = self._serials(pck=pck_revoked)
+        root_revoked = self._serials(pck_ca=pck_ca_revoked, tcb_signing=tcb_signing_revoked)
         collateral = {
             "pck_crl_issuer_chain": self._chain("pck_ca", "root"),
-            "root_ca_crl": statements.crl("root", ()).hex(),
+            "root_ca_crl": statements.crl("root", root_revoked).hex(),
             "pck_crl": statements.crl("pck_ca", revoked).hex(),
             "tcb_info_issuer_chain": self._chain("tcb_signing", "root"),
             "tcb_info": tcb_info,
@@ -136,36 +168,81 @@ class DevPlatform:
         """
         if len(measurement) != 32 or len(report_data) != 64:
             raise InvalidInput("a quote takes 32 bytes of measurement and 64 of report data")
-        header = struct.pack("<HHIHH16s20s", 3, 2, 0, _QE_SVN, _PCE_SVN, _QE_VENDOR, SIMULATED)
-        signed = header + _report(
+        signed = _header(3) + _report(
             attributes=struct.pack("<QQ", 0x07 if debug else 0x05, 3),
             measurement=measurement,
             signer=_ENCLAVE_SIGNER,
             report_data=report_data,
         )
-        point = self._keys["attestation"].public_key().public_numbers()
-        attestation_key = point.x.to_bytes(32, "big") + point.y.to_bytes(32, "big")
+        return self._signed(signed, self._quoting_enclave(product=1), wrapped=False)
+
+    def td_quote(
+        self,
+        mrtd: bytes,
+        report_data: bytes,
+        *,
+        rtmrs: tuple[bytes, bytes, bytes, bytes] = (bytes(48),) * 4,
+        version: Literal[4, 5] = 4,
+        debug: bool = False,
+    ) -> bytes:
+        """A TDX quote for MRTD and the four RTMRs (48 bytes each) over `report_data` (64 bytes).
+
+        It takes collateral for `tee="tdx"`.
+
+        Raises:
+            InvalidInput: when a length is wrong.
+        """
+        if {len(register) for register in (mrtd, *rtmrs)} != {48} or len(report_data) != 64:
+            raise InvalidInput("a TD quote takes 48 bytes for each register and 64 of report data")
+        body = struct.pack(
+            "<16s48s48x8xQ8s48s144x192s64s",
+            _TDX_SVN,
+            sha384(b"rapha development TDX module").digest(),
+            _TD_ATTRIBUTES | debug,
+            _TD_FEATURES,
+            mrtd,
+            b"".join(rtmrs),
+            report_data,
+        )
+        signed = _header(version, tee_type=0x81)
+        if version == 5:
+            signed += struct.pack("<HI", 2, len(body))
+        return self._signed(signed + body, self._quoting_enclave(product=2), wrapped=True)
+
+    def _quoting_enclave(self, product: int) -> bytes:
+        """The QE's report on the attestation key, its signature, and the certificates under it."""
         authentication = bytes(range(32))
-        qe_report = _report(
+        report = _report(
             attributes=_QE_ATTRIBUTES,
             measurement=sha256(_QE_SIGNER).digest(),
             signer=_QE_SIGNER,
-            product=1,
+            product=product,
             svn=_QE_SVN,
-            report_data=sha256(attestation_key + authentication).digest() + bytes(32),
+            report_data=sha256(self._attestation_key + authentication).digest() + bytes(32),
         )
         chain = self._chain("pck", "pck_ca", "root").encode()
-        signature_data = (
-            self._sign("attestation", signed)
-            + attestation_key
-            + qe_report
-            + self._sign("pck", qe_report)
+        return (
+            report
+            + self._sign("pck", report)
             + struct.pack("<H", len(authentication))
             + authentication
             + struct.pack("<HI", 5, len(chain))
             + chain
         )
-        return signed + struct.pack("<I", len(signature_data)) + signature_data
+
+    def _signed(self, signed: bytes, certification: bytes, *, wrapped: bool) -> bytes:
+        if wrapped:  # from version 4 on the QE's part is certification data of its own
+            certification = struct.pack("<HI", 6, len(certification)) + certification
+        data = self._sign("attestation", signed) + self._attestation_key + certification
+        return signed + struct.pack("<I", len(data)) + data
+
+    @property
+    def _attestation_key(self) -> bytes:
+        point = self._keys["attestation"].public_key().public_numbers()
+        return point.x.to_bytes(32, "big") + point.y.to_bytes(32, "big")
+
+    def _serials(self, **revoked: bool) -> tuple[int, ...]:
+        return tuple(self._certificates[name].serial_number for name in revoked if revoked[name])
 
     def save(self, directory: Path) -> None:
         """Write the platform: keys for their owner alone, `root.der` and `collateral.json` public.
@@ -254,6 +331,12 @@ def _write(path: Path, data: bytes, mode: int) -> None:
     temporary.replace(path)
 
 
+def _header(version: int, tee_type: int = 0) -> bytes:
+    return struct.pack(
+        "<HHIHH16s20s", version, 2, tee_type, _QE_SVN, _PCE_SVN, _QE_VENDOR, SIMULATED
+    )
+
+
 def _report(
     *,
     attributes: bytes,
@@ -284,43 +367,55 @@ class _Statements:
     certificates: dict[str, x509.Certificate]
     start: int
     end: int
+    evaluation: int
+    tee: Tee
 
     @property
     def _issue(self) -> dict[str, object]:
         return {
             "issueDate": _rfc3339(self.start - CLOCK_SKEW),
             "nextUpdate": _rfc3339(self.end),
-            "tcbEvaluationDataNumber": 1,
+            "tcbEvaluationDataNumber": self.evaluation,
         }
 
     def tcb_info(self, status: str, advisories: tuple[str, ...], fmspc: bytes) -> str:
+        tcb: dict[str, object] = {"sgxtcbcomponents": _components(_CPU_SVN), "pcesvn": _PCE_SVN}
+        module: dict[str, object] = {}
+        if self.tee == "tdx":
+            tcb["tdxtcbcomponents"] = _components(_TDX_SVN)
+            module["tdxModule"] = {
+                "mrsigner": "00" * 48,
+                "attributes": "00" * 8,
+                "attributesMask": "FF" * 8,
+            }
         level = {
-            "tcb": {"sgxtcbcomponents": [{"svn": svn} for svn in _CPU_SVN], "pcesvn": _PCE_SVN},
+            "tcb": tcb,
             "tcbDate": _rfc3339(self.start - CLOCK_SKEW),
             "tcbStatus": status,
             "advisoryIDs": list(advisories),
         }
         return _compact(
             {
-                "id": "SGX",
+                "id": self.tee.upper(),
                 "version": 3,
                 **self._issue,
                 "fmspc": fmspc.hex().upper(),
                 "pceId": _PCE_ID.hex().upper(),
                 "tcbType": 0,
+                **module,
                 "tcbLevels": [level],
             }
         )
 
-    def qe_identity(self) -> str:
+    def qe_identity(self, status: str) -> str:
         level = {
             "tcb": {"isvsvn": _QE_SVN},
             "tcbDate": _rfc3339(self.start - CLOCK_SKEW),
-            "tcbStatus": "UpToDate",
+            "tcbStatus": status,
         }
         return _compact(
             {
-                "id": "QE",
+                "id": "TD_QE" if self.tee == "tdx" else "QE",
                 "version": 2,
                 **self._issue,
                 "miscselect": "00000000",
@@ -328,7 +423,7 @@ class _Statements:
                 "attributes": _QE_ATTRIBUTES.hex().upper(),
                 "attributesMask": "FBFFFFFFFFFFFFFF0000000000000000",
                 "mrsigner": _QE_SIGNER.hex().upper(),
-                "isvprodid": 1,
+                "isvprodid": 2 if self.tee == "tdx" else 1,
                 "tcbLevels": [level],
             }
         )
@@ -465,6 +560,10 @@ def _der(tag: int, content: bytes) -> bytes:
         return bytes([tag, size]) + content
     length = size.to_bytes((size.bit_length() + 7) // 8, "big")
     return bytes([tag, 0x80 | len(length)]) + length + content
+
+
+def _components(svns: bytes) -> list[dict[str, int]]:
+    return [{"svn": svn} for svn in svns]
 
 
 def _compact(value: dict[str, object]) -> str:

@@ -6,8 +6,18 @@ from typing import Any
 
 import pytest
 
-from oracle.attestation.collateral import FileCollateral, parse_collateral
-from oracle.attestation.errors import CollateralMalformed, CollateralUnavailable
+from oracle.attestation.collateral import (
+    INTEL_ROOT_KEY,
+    FileCollateral,
+    authenticate,
+    parse_collateral,
+)
+from oracle.attestation.errors import (
+    CollateralForged,
+    CollateralMalformed,
+    CollateralUnavailable,
+)
+from oracle.attestation.pccs import key_of_root
 from oracle.attestation.quote import Quote, parse_quote
 from oracle.clients.edge.devplatform import CLOCK_SKEW, DevPlatform
 
@@ -68,6 +78,77 @@ def test_unreadable_part_is_named(
         parse_collateral(text)
     assert reason in refusal.value.reason
     assert not refusal.value.final
+
+
+@pytest.mark.parametrize("number", ["null", "true", "-1", "1.5", '"17"'])
+def test_evaluation_that_is_no_number_is_refused(platform: DevPlatform, number: str) -> None:
+    document = json.loads(platform.collateral_json())
+    statement = document["tcb_info"].replace(
+        '"tcbEvaluationDataNumber":17', f'"tcbEvaluationDataNumber":{number}'
+    )
+    with pytest.raises(CollateralMalformed) as refusal:
+        parse_collateral(json.dumps({**document, "tcb_info": statement}))
+    assert refusal.value.reason == "a statement's tcbEvaluationDataNumber is not a number"
+
+
+def test_statements_say_of_what_they_speak(platform: DevPlatform, now: int) -> None:
+    for tee, identity in [("sgx", "QE"), ("tdx", "TD_QE")]:
+        collateral = parse_collateral(
+            platform.with_collateral(now, tee=tee, evaluation=21).collateral_json()
+        )
+        assert (collateral.tcb_info.about, collateral.tcb_info.fmspc) == (
+            tee.upper(),
+            "DE7000000001",
+        )
+        assert collateral.qe_identity.about == identity
+        assert collateral.evaluation == 21
+
+
+def test_collateral_reaches_the_lower_of_its_evaluations(platform: DevPlatform, now: int) -> None:
+    document = json.loads(platform.collateral_json())
+    older = json.loads(platform.with_collateral(now, evaluation=3).collateral_json())
+    for part in ("tcb_info", "qe_identity"):
+        mixed = parse_collateral(json.dumps({**document, part: older[part]}))
+        assert mixed.evaluation == 3
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sgx/phala_v3",
+        "sgx/automata_v3",
+        "tdx/phala_v4",
+        "tdx/near_v4",
+        "tdx/automata_v4_outofdate",
+        "tdx/phala_v5_no_tcb_level",
+        "tdx/automata_v5_service_td",
+    ],
+)
+def test_intels_collateral_is_authentic_under_intels_root_alone(
+    vectors: Path, platform: DevPlatform, name: str
+) -> None:
+    collateral = parse_collateral((vectors / f"{name}.collateral.json").read_text())
+    authenticate(collateral, INTEL_ROOT_KEY)
+    with pytest.raises(CollateralForged) as refusal:
+        authenticate(collateral, key_of_root(platform.root_der))
+    assert refusal.value.reason == "its chain does not end at the pinned root"
+
+
+def test_simulated_collateral_is_not_authentic_under_intels_root(platform: DevPlatform) -> None:
+    with pytest.raises(CollateralForged):
+        authenticate(parse_collateral(platform.collateral_json()), INTEL_ROOT_KEY)
+
+
+@pytest.mark.parametrize("part", ["tcb_info_issuer_chain", "pck_crl_issuer_chain"])
+def test_issuer_chain_with_another_certificate_is_not_authentic(
+    platform: DevPlatform, part: str
+) -> None:
+    document = json.loads(platform.collateral_json())
+    longer = document[part] + document["pck_crl_issuer_chain"]
+    collateral = parse_collateral(json.dumps({**document, part: longer}))
+    with pytest.raises(CollateralForged) as refusal:
+        authenticate(collateral, key_of_root(platform.root_der))
+    assert refusal.value.reason == "its chain has 4 certificates, not 2"
 
 
 @pytest.mark.parametrize("text", ["", "no JSON", "[]", "null"])

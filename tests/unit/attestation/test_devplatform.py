@@ -3,7 +3,9 @@
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import dcap_qvl
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -130,6 +132,37 @@ def test_quote_of_wrong_sizes_is_refused(
 ) -> None:
     with pytest.raises(InvalidInput, match="32 bytes of measurement and 64 of report data"):
         platform.quote(bytes(measurement), bytes(report_data))
+
+
+@pytest.mark.parametrize(
+    ("mrtd", "rtmrs", "report_data"),
+    [
+        (47, (48, 48, 48, 48), 64),
+        (48, (48, 48, 48, 32), 64),
+        (48, (48, 48, 48, 48), 63),
+    ],
+)
+def test_td_quote_of_wrong_sizes_is_refused(
+    platform: DevPlatform, mrtd: int, rtmrs: tuple[int, ...], report_data: int
+) -> None:
+    registers: Any = tuple(bytes(size) for size in rtmrs)
+    with pytest.raises(InvalidInput, match="48 bytes for each register and 64 of report data"):
+        platform.td_quote(bytes(mrtd), bytes(report_data), rtmrs=registers)
+
+
+def test_every_quote_bears_the_mark(platform: DevPlatform) -> None:
+    quotes = [platform.quote(bytes(32), bytes(64))]
+    quotes += [platform.td_quote(bytes(48), bytes(64), version=version) for version in (4, 5)]
+    for quote in quotes:
+        assert quote[28:48] == b"SIMULATED-DEV-ONLY\0\0"
+
+
+def test_td_registers_stand_where_they_belong(platform: DevPlatform) -> None:
+    rtmrs = (b"\1" * 48, b"\2" * 48, b"\3" * 48, b"\4" * 48)
+    quote = platform.td_quote(b"\5" * 48, b"\6" * 64, rtmrs=rtmrs)
+    report = dcap_qvl.parse_quote(quote).report
+    assert (report.rt_mr0, report.rt_mr1, report.rt_mr2, report.rt_mr3) == rtmrs
+    assert (report.mr_td, report.report_data) == (b"\5" * 48, b"\6" * 64)
 
 
 def test_root_says_that_it_is_simulated(platform: DevPlatform) -> None:

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from oracle.attestation.errors import TcbRefused
+from oracle.attestation.errors import EvaluationTooLow, TcbRefused
 from oracle.attestation.policy import TcbAllowance, TcbPolicy
 
 NOW = 1_800_000_000
@@ -64,3 +64,14 @@ def test_status_that_cannot_be_tolerated_makes_no_allowance(status: str) -> None
 
 def test_policy_reads_from_json() -> None:
     assert TcbPolicy.model_validate_json(POLICY.model_dump_json()) == POLICY
+
+
+def test_collateral_counts_from_the_minimum_evaluation_on() -> None:
+    policy = TcbPolicy(minimum_evaluation=17)
+    TcbPolicy().check_evaluation(0)
+    policy.check_evaluation(17)
+    policy.check_evaluation(18)
+    with pytest.raises(EvaluationTooLow) as refusal:
+        policy.check_evaluation(16)
+    assert (refusal.value.found, refusal.value.minimum) == (16, 17)
+    assert not refusal.value.final

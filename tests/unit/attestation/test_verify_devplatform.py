@@ -2,21 +2,23 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import dcap_qvl
 import pytest
+from eth_utils import keccak
 
 from oracle.attestation.errors import (
     CollateralMalformed,
     DebugEnclave,
     DevelopmentRootRefused,
+    EvaluationTooLow,
     QuoteRefused,
     QuoteStale,
     SimulatedQuoteRefused,
     TcbRefused,
 )
-from oracle.attestation.policy import TcbAllowance, TcbPolicy
+from oracle.attestation.policy import TcbAllowance, TcbPolicy, ToleratedStatus
 from oracle.attestation.quote import parse_quote
 from oracle.attestation.verify import QuoteVerifier
 from oracle.clients.edge import devplatform
@@ -117,19 +119,136 @@ def test_development_root_that_is_no_certificate_is_refused(given: Any) -> None:
         QuoteVerifier(chain_id=LOCAL_CHAIN, collateral=given(""), development_root=b"root")
 
 
-def test_debug_enclave_is_refused(platform: DevPlatform, verifier_of: VerifierOf, now: int) -> None:
-    with pytest.raises(DebugEnclave):
-        verifier_of(platform).verify(platform.quote(bytes(32), bytes(64), debug=True), now)
+STATUSES = [status for status in get_args(devplatform.TcbStatus) if status != "Revoked"]
+KINDS = pytest.mark.parametrize("version", [3, 4, 5])
 
 
-@pytest.mark.parametrize("status", ["OutOfDate", "SWHardeningNeeded", "ConfigurationNeeded"])
-def test_tcb_that_is_not_up_to_date_is_refused(
-    platform: DevPlatform, dev_quote: bytes, verifier_of: VerifierOf, now: int, status: str
+def quote_of(platform: DevPlatform, version: int, *, debug: bool = False) -> bytes:
+    if version == 3:
+        return platform.quote(bytes(32), bytes(64), debug=debug)
+    td_version: Any = version
+    return platform.td_quote(bytes(48), bytes(64), version=td_version, debug=debug)
+
+
+def judging(platform: DevPlatform, now: int, version: int, **says: Any) -> DevPlatform:
+    return platform.with_collateral(now, tee="sgx" if version == 3 else "tdx", **says)
+
+
+@KINDS
+@pytest.mark.parametrize("status", STATUSES)
+def test_platform_of_each_status_is_judged_by_the_policy(
+    platform: DevPlatform, verifier_of: VerifierOf, now: int, version: int, status: Any
 ) -> None:
-    behind = platform.with_collateral(now, tcb_status=status, advisories=("INTEL-SA-00615",))
+    quote, advisories = quote_of(platform, version), ("INTEL-SA-00615", "INTEL-SA-00828")
+    source = judging(platform, now, version, tcb_status=status, advisories=advisories)
+    if status == "UpToDate":
+        verified = verifier_of(source).verify(quote, now)
+        assert (verified.tcb_status, verified.advisories) == (status, advisories)
+        return
     with pytest.raises(TcbRefused) as refusal:
-        verifier_of(behind).verify(dev_quote, now)
-    assert (refusal.value.status, refusal.value.advisories) == (status, ("INTEL-SA-00615",))
+        verifier_of(source).verify(quote, now)
+    assert (refusal.value.status, refusal.value.advisories) == (status, advisories)
+
+    def tolerating(*known: str, until: int) -> QuoteVerifier:
+        allowance = TcbAllowance(status=status, advisories=frozenset(known), until=until)
+        return verifier_of(source, TcbPolicy(allowances=(allowance,)))
+
+    assert tolerating(*advisories, until=now + 1).verify(quote, now).tcb_status == status
+    for refusing in (
+        tolerating(*advisories, until=now),
+        tolerating(*advisories[:1], until=now + 1),
+    ):
+        with pytest.raises(TcbRefused):
+            refusing.verify(quote, now)
+
+
+@KINDS
+def test_td_and_enclave_quotes_say_what_they_were_made_for(
+    platform: DevPlatform, verifier_of: VerifierOf, now: int, version: int
+) -> None:
+    verified = verifier_of(judging(platform, now, version)).verify(quote_of(platform, version), now)
+    assert verified.kind == ("sgx" if version == 3 else "tdx")
+    assert verified.measurement == (bytes(32) if version == 3 else keccak(bytes(48 * 5)))
+    assert verified.simulated
+
+
+@KINDS
+def test_revoked_level_is_refused_whatever_the_policy(
+    platform: DevPlatform, verifier_of: VerifierOf, now: int, version: int
+) -> None:
+    for says in ({"tcb_status": "Revoked"}, {"qe_status": "Revoked"}):
+        with pytest.raises(QuoteRefused) as refusal:
+            verifier_of(judging(platform, now, version, **says), tolerant(now)).verify(
+                quote_of(platform, version), now
+            )
+        assert refusal.value.reason == "TCB status is invalid: Revoked"
+
+
+@KINDS
+def test_debug_is_refused_whatever_the_policy(
+    platform: DevPlatform, verifier_of: VerifierOf, now: int, version: int
+) -> None:
+    verifier = verifier_of(judging(platform, now, version), tolerant(now))
+    with pytest.raises(DebugEnclave):
+        verifier.verify(quote_of(platform, version, debug=True), now)
+
+
+def tolerant(now: int) -> TcbPolicy:
+    """The most that a policy can be made to allow."""
+    return TcbPolicy(
+        allowances=tuple(
+            TcbAllowance(status=status, advisories=frozenset(), until=now + DAY)
+            for status in get_args(ToleratedStatus)
+        )
+    )
+
+
+@KINDS
+@pytest.mark.parametrize("revoked", ["pck_revoked", "pck_ca_revoked", "tcb_signing_revoked"])
+def test_revoked_certificate_is_refused(
+    platform: DevPlatform, verifier_of: VerifierOf, now: int, version: int, revoked: str
+) -> None:
+    with pytest.raises(QuoteRefused) as refusal:
+        verifier_of(judging(platform, now, version, **{revoked: True})).verify(
+            quote_of(platform, version), now
+        )
+    assert refusal.value.reason.endswith("CertRevoked")
+    assert "\n" not in refusal.value.reason
+
+
+@KINDS
+def test_quoting_enclave_that_is_out_of_date_lowers_the_status(
+    platform: DevPlatform, verifier_of: VerifierOf, now: int, version: int
+) -> None:
+    source = judging(platform, now, version, qe_status="OutOfDate")
+    with pytest.raises(TcbRefused) as refusal:
+        verifier_of(source).verify(quote_of(platform, version), now)
+    assert refusal.value.status == "OutOfDate"
+
+
+@KINDS
+def test_low_evaluation_is_refused_where_a_minimum_is_asked(
+    platform: DevPlatform, verifier_of: VerifierOf, now: int, version: int
+) -> None:
+    source, policy = (
+        judging(platform, now, version, evaluation=16),
+        TcbPolicy(minimum_evaluation=17),
+    )
+    with pytest.raises(EvaluationTooLow) as refusal:
+        verifier_of(source, policy).verify(quote_of(platform, version), now)
+    assert (refusal.value.found, refusal.value.minimum) == (16, 17)
+    assert verifier_of(source, TcbPolicy(minimum_evaluation=16)).verify(
+        quote_of(platform, version), now
+    )
+
+
+@KINDS
+def test_collateral_of_the_other_kind_is_refused(
+    platform: DevPlatform, verifier_of: VerifierOf, now: int, version: int
+) -> None:
+    other = platform.with_collateral(now, tee="tdx" if version == 3 else "sgx")
+    with pytest.raises(QuoteRefused):
+        verifier_of(other).verify(quote_of(platform, version), now)
 
 
 def test_tcb_that_the_policy_tolerates_passes_until_the_allowance_ends(
@@ -143,23 +262,6 @@ def test_tcb_that_the_policy_tolerates_passes_until_the_allowance_ends(
     assert verifier.verify(dev_quote, now + DAY - 1).tcb_status == "OutOfDate"
     with pytest.raises(TcbRefused):
         verifier.verify(dev_quote, now + DAY)
-
-
-def test_revoked_tcb_is_refused(
-    platform: DevPlatform, dev_quote: bytes, verifier_of: VerifierOf, now: int
-) -> None:
-    with pytest.raises(QuoteRefused) as refusal:
-        verifier_of(platform.with_collateral(now, tcb_status="Revoked")).verify(dev_quote, now)
-    assert refusal.value.reason == "TCB status is invalid: Revoked"
-
-
-def test_revoked_platform_certificate_is_refused(
-    platform: DevPlatform, dev_quote: bytes, verifier_of: VerifierOf, now: int
-) -> None:
-    with pytest.raises(QuoteRefused) as refusal:
-        verifier_of(platform.with_collateral(now, pck_revoked=True)).verify(dev_quote, now)
-    assert "CertRevoked" in refusal.value.reason
-    assert "\n" not in refusal.value.reason
 
 
 def test_collateral_of_another_machine_type_is_refused(

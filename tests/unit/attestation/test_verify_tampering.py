@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +39,30 @@ def test_every_byte_before_the_certificates_of_a_simulated_quote_counts(
 ) -> None:
     assert dev_quote[SGX_CERTIFICATES:].startswith(b"-----BEGIN CERTIFICATE-----")
     assert_each_byte_counts(verifier_of(platform), dev_quote, now, range(SGX_CERTIFICATES))
+
+
+@pytest.mark.parametrize(("version", "end"), [(4, 1258), (5, 1264)])
+def test_every_byte_before_the_certificates_of_a_simulated_td_quote_counts(
+    platform: DevPlatform, verifier_of: VerifierOf, now: int, version: Any, end: int
+) -> None:
+    quote = platform.td_quote(bytes(range(48)), bytes(64), version=version)
+    assert quote[end:].startswith(b"-----BEGIN CERTIFICATE-----")
+    verifier = verifier_of(platform.with_collateral(now, tee="tdx"))
+    assert_each_byte_counts(verifier, quote, now, range(end))
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_longer_certificate_tail_of_a_td_quote_makes_no_second_identity(
+    platform: DevPlatform, verifier_of: VerifierOf, now: int, version: Any
+) -> None:
+    quote = platform.td_quote(bytes(48), bytes(64), version=version)
+    grown = bytearray(quote + b"\n\n")
+    for offset in (632, 766, 1254):
+        at = offset + 6 * (version == 5)
+        size = int.from_bytes(grown[at : at + 4], "little") + 2
+        grown[at : at + 4] = size.to_bytes(4, "little")
+    verifier = verifier_of(platform.with_collateral(now, tee="tdx"))
+    assert verifier.verify(bytes(grown), now) == verifier.verify(quote, now)
 
 
 def test_every_byte_before_the_certificates_of_an_sgx_quote_counts(vectors: Path) -> None:

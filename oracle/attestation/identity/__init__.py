@@ -1,0 +1,1 @@
+"""Proofs of who somebody is, bound to a wallet: an interface, and one provider of such proofs."""
