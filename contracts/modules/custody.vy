@@ -116,7 +116,8 @@ def withdraw_for_many(accounts: DynArray[address, MAX_PUSHES]) -> uint256:
     total: uint256 = 0
     for account: address in accounts:
         amount: uint256 = self.balances[account]
-        if amount == 0:
+        # the vault cannot pay itself: nothing would move
+        if amount == 0 or account == self:
             continue
         self.balances[account] = 0
         success: bool = False

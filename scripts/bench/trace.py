@@ -22,7 +22,6 @@ CATEGORIES = (
     "USDC, moved",
     "USDC, balance checked",
     "enclave registry",
-    "node registry",
     "hashing",
     "reentrancy lock",
     "rest of our own code",

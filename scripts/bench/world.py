@@ -298,9 +298,8 @@ class World:
     def calls(self) -> dict[Call, str]:
         """The calls that the vault makes, as an account of gas names them."""
         deployment = self.deployment
-        usdc, enclaves, nodes = (
-            int(found, 16)
-            for found in (deployment.usdc, deployment.enclave_registry, deployment.node_registry)
+        usdc, enclaves = (
+            int(found, 16) for found in (deployment.usdc, deployment.enclave_registry)
         )
         return {
             # whether it has code is asked before it is called to move something
@@ -308,7 +307,6 @@ class World:
             (usdc, "CALL"): "USDC, moved",
             (usdc, "STATICCALL"): "USDC, balance checked",
             (enclaves, "STATICCALL"): "enclave registry",
-            (nodes, "STATICCALL"): "node registry",
         }
 
     def _mine(self, transactions: Sequence[dict[str, str]]) -> None:
