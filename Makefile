@@ -28,7 +28,7 @@ UV := .tools/bin/uv
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help setup run test test-long lint format bench ape artifacts clean
+.PHONY: help setup run test test-long lint format bench mutants ape artifacts clean
 
 help: ## show the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -70,8 +70,11 @@ format: .cache/setup ## let ruff format and mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: .cache/setup ## measure gas and speed; writes tests/bench/
+bench: .cache/setup ## measure gas and speed; writes tests/bench/ and docs/gas.*
 	@$(BIN)/python -m scripts.bench $(ARGS)
+
+mutants: .cache/setup ## break each check of the contracts in turn; writes docs/mutants.md (hours; goes on where it stopped)
+	@$(BIN)/python -m scripts.mutate $(ARGS)
 
 ape: .cache/setup ## ape with this folder's compiler and chain: make ape ARGS="run deploy --help"
 	@PATH=$(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$$PATH ape $(ARGS)

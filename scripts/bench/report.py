@@ -247,8 +247,8 @@ _METHOD = (
     On anvil with the Osaka rules, one transaction a block, from a fixed genesis with fixed keys,
     salts and addresses. The bytecode is that of `settlement/artifacts`. The token is the test USDC
     behind its proxy, which reads its pause, its blacklist, its admin and its implementation as
-    Circle's FiatToken v2.2 does. "Warm" means that the slots involved already hold a value: node and payees
-    have earned before, accounts hold USDC. A new job's slot is new all the same.
+    Circle's FiatToken v2.2 does. "Warm" means that the slots involved already hold a value: node
+    and payees have earned before, accounts hold USDC. A new job's slot is new all the same.
     """,
     """
     Figures are the receipt's `gasUsed`. Every trace (`debug_traceTransaction`) is added up

@@ -189,7 +189,7 @@ class Bench:
                 self.vault.view("arbiter", 1),
                 self.enclaves.view("epoch", 1),
                 *[self.usdc.view("balanceOf", 1, self.number(name)) for name in ACCOUNTS],
-                *[self.vault.view("balances", 1, self.number(name)) for name in ACCOUNTS],
+                *[self.vault.view("balances", 1, self.number(name)) for name in (*ACCOUNTS, VAULT)],
                 *[self.vault.view("withdrawal_nonces", 1, self.number(name)) for name in PAYERS],
             )
         )

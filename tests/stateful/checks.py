@@ -3,6 +3,7 @@
 from stateful.bench import ACCOUNTS, PAYERS, Bench, Disagreement
 from stateful.decoding import fast_events
 from stateful.evm import words
+from stateful.reference import VAULT
 
 from settlement.events import Event, decode_events
 from settlement.ledger import Ledger
@@ -36,7 +37,7 @@ class Checked(Bench):
                     self.number(reference.arbiter),
                     reference.committee.epoch,
                     *[reference.wallets[name] for name in ACCOUNTS],
-                    *[reference.balances[name] for name in ACCOUNTS],
+                    *[reference.balances[name] for name in (*ACCOUNTS, VAULT)],
                     *[reference.withdrawals[name] for name in PAYERS],
                 ),
                 *[job.view() for job in reference.jobs.values()],
@@ -138,6 +139,6 @@ class Checked(Bench):
         assert {i: dispute.amount for i, dispute in ledger.disputes.items()} == {
             i: dispute.amount for i, dispute in reference.disputes.items()
         }
-        names = {self.person(name).address: name for name in ACCOUNTS}
+        names = {self.person(name).address: name for name in (*ACCOUNTS, VAULT)}
         for address, balance in ledger.balances.items():
             assert balance == reference.balances[names[address]]

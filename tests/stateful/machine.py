@@ -374,7 +374,7 @@ class Machine(Checked):
 
     @action(
         5,
-        account=OneOf((*PAYERS, "sponsor", "hospital 1")),
+        account=OneOf((*PAYERS, *PAYERS, "sponsor", "hospital 1", VAULT)),
         depositor=OneOf(FUNDERS),
         amount=AnyOf((Between(1, 20_000_000), OneOf((0, 2**56 - 1, 2**56)))),
         signed=YES_OR_NO,
@@ -382,7 +382,7 @@ class Machine(Checked):
     )
     def deposit(self, account: str, depositor: str, amount: int, signed: bool, flaw: str) -> None:
         """Add to a balance, by allowance or by EIP-3009."""
-        if not signed:
+        if not signed or account == VAULT:
             to = None if flaw == "zero account" else account
             self.ask(
                 depositor if depositor != "wallet" else "sponsor",
@@ -740,11 +740,15 @@ class Machine(Checked):
         names = [name for name in ACCOUNTS if self.reference.balances[name]]
         return names[index % len(names)] if names and index % 8 else ACCOUNTS[index % len(ACCOUNTS)]
 
+    def creditor_or_vault(self, index: int) -> str:
+        """Sometimes the vault itself, to which anybody can deposit and nobody can pay."""
+        return VAULT if index % 16 == 5 else self.creditor(index)
+
     @action(5, index=Between(0, 127), pushed=YES_OR_NO)
     def withdraw(self, index: int, pushed: bool) -> None:
         """All of it, by the account itself or by a stranger."""
-        reference, name = self.reference, self.creditor(index)
-        if pushed or name == "wallet":
+        reference, name = self.reference, self.creditor_or_vault(index)
+        if pushed or name in ("wallet", VAULT):
             self.ask(
                 "anyone",
                 "withdraw_for",
@@ -761,7 +765,7 @@ class Machine(Checked):
     @action(3, indices=Several(Between(0, 127), 0, 8))
     def withdraw_for_many(self, indices: list[int]) -> None:
         """Pushed by a stranger; who is refused stops no other."""
-        names = [self.creditor(index) for index in indices]
+        names = [self.creditor_or_vault(index) for index in indices]
         self.ask(
             "anyone",
             "withdraw_for_many",
@@ -1237,7 +1241,7 @@ class Machine(Checked):
                     predict=partial(reference.withdraw, name, name, reference.balances[name]),
                 )
         self.check()
-        stuck = sum(reference.balances[name] for name in reference.blacklisted)
+        stuck = sum(reference.balances[name] for name in (*reference.blacklisted, VAULT))
         assert reference.owed == stuck
         assert reference.in_vault == reference.donated + stuck
         for job in reference.jobs.values():

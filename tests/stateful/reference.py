@@ -666,7 +666,8 @@ class Reference:
     def withdraw_for_many(self, names: list[str]) -> int:
         total = 0
         for name in names:
-            if not self.usdc_paused and not self.blacklisted & {name, VAULT}:
+            movable = not self.usdc_paused and not self.blacklisted & {name, VAULT}
+            if movable and name != VAULT:
                 amount, self.balances[name] = self.balances[name], 0
                 self.push(name, amount)
                 total += amount

@@ -1,0 +1,245 @@
+"""The command line, the store of results, and `docs/mutants.md`."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from scripts.mutate.equivalent import EQUIVALENT
+from scripts.mutate.mutants import ROOT, Mutant, digest, mutants_of, read_sources
+from scripts.mutate.server import TESTS, Baseline, Server, Verdict, file_digest, serve
+
+STORE = ROOT / ".cache" / "mutants.json"
+DOCUMENT = ROOT / "docs" / "mutants.md"
+# not run by any test, since the code is the same or there is none
+NOT_RUN = ("same code", "invalid")
+
+
+class Store:
+    """Results of before, which hold as long as the contracts and the tests behind them do."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._results: dict[str, dict[str, str | float | int]] = (
+            json.loads(path.read_text()) if path.exists() else {}
+        )
+        files = sorted(path for test in TESTS for path in (ROOT / test).rglob("*.py"))
+        files.append(ROOT / "tests" / "world.py")
+        self._tests = sha256("".join(file_digest(path) for path in files).encode()).hexdigest()
+
+    def find(self, key: str) -> Verdict | None:
+        """What is known of a mutant and still holds."""
+        found = dict(self._results.get(key, {}))
+        if not found or found.pop("behind") != self._behind(
+            str(found["killer"]), str(found["status"])
+        ):
+            return None
+        return Verdict(**found)  # type: ignore[arg-type]
+
+    def keep(self, key: str, verdict: Verdict) -> None:
+        """Remember, on disk at once, so that a run can go on where it was stopped."""
+        behind = self._behind(verdict.killer, verdict.status)
+        self._results[key] = {**asdict(verdict), "behind": behind}
+        self._path.parent.mkdir(exist_ok=True)
+        partial = self._path.with_suffix(".part")
+        partial.write_text(json.dumps(self._results))
+        partial.rename(self._path)
+
+    def baseline(self, sources: dict[str, str]) -> Path:
+        """Where the tests' times and lines are kept, as long as neither side changes."""
+        name = sha256((digest(sources) + self._tests).encode()).hexdigest()[:16]
+        return self._path.with_name(f"mutants-baseline-{name}.json")
+
+    def _behind(self, killer: str, status: str) -> str:
+        """What a result stands on: the file of the test that killed, or all tests."""
+        if status in NOT_RUN:
+            return ""
+        path = ROOT / killer.split("::")[0]
+        return file_digest(path) if killer and path.is_file() else self._tests
+
+
+def status_of(mutant: Mutant, verdict: Verdict, sources: dict[str, str]) -> str:
+    """The verdict's status, with what is known to be equal in effect set apart."""
+    if verdict.status == "survived" and reason_of(mutant, sources):
+        return "equivalent"
+    return "killed" if verdict.status == "timeout" else verdict.status
+
+
+def reason_of(mutant: Mutant, sources: dict[str, str]) -> str | None:
+    """Why a mutant is equal in effect, where that is known."""
+    return EQUIVALENT.get((mutant.file, *mutant.texts(sources[mutant.file])))
+
+
+def document(results: Sequence[tuple[Mutant, Verdict]], sources: dict[str, str]) -> str:
+    """`docs/mutants.md`."""
+    groups: dict[str, list[tuple[Mutant, Verdict]]] = {}
+    for mutant, verdict in results:
+        groups.setdefault(status_of(mutant, verdict, sources), []).append((mutant, verdict))
+    survived, killed = groups.pop("survived", []), groups.get("killed", [])
+    lines = [
+        "# Mutants of the contracts",
+        "",
+        "Written by `python -m scripts.mutate`: each check, comparison, operator, constant,",
+        "write, call and event of the contracts was changed in turn, and the contract tests were",
+        "run until one failed.",
+        "",
+        f"Of {len(results):,} mutants {len(killed):,} were killed and {len(survived):,} survived; "
+        f"{len(groups.get('equivalent', [])):,} are equal in effect, "
+        f"{len(groups.get('same code', [])):,} compile to the same code and "
+        f"{len(groups.get('invalid', [])):,} do not compile.",
+        "",
+        "## Survived",
+        "",
+        *(_table(survived, sources) if survived else ["None."]),
+        "",
+        "## Equal in effect",
+        "",
+        *_table(groups.get("equivalent", []), sources, "reason"),
+        "",
+        "## Killed",
+        "",
+        *_table(killed, sources, "killed by"),
+    ]
+    for status in sorted(groups.keys() - {"equivalent", "killed"}):
+        lines += ["", f"## {status.capitalize()}", "", *_table(groups[status], sources)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(
+    rows: Sequence[tuple[Mutant, Verdict]], sources: dict[str, str], last: str = ""
+) -> list[str]:
+    heads = ["where", "what", "as it is", "as changed", *([last] if last else [])]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for mutant, verdict in rows:
+        old, new = mutant.texts(sources[mutant.file])
+        cells = [
+            f"{mutant.file.removeprefix('contracts/')}:{mutant.line}",
+            mutant.kind,
+            _code(old),
+            _code(new),
+        ]
+        if last == "reason":
+            cells.append(reason_of(mutant, sources) or "")
+        elif last:
+            timeout = " (time ran out)" if verdict.status == "timeout" else ""
+            cells.append(_code(verdict.killer.removeprefix("tests/")) + timeout)
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _code(text: str) -> str:
+    """As code in a table's cell, where a bar would end it."""
+    escaped = text.replace("|", "\\|")
+    return f"`` {escaped} ``" if "`" in escaped else f"`{escaped}`"
+
+
+def select(sources: dict[str, str], only: str) -> list[Mutant]:
+    """The mutants of the files whose path contains `only`."""
+    return [
+        mutant
+        for file, source in sources.items()
+        if file.endswith(".vy") and only in file
+        for mutant in mutants_of(file, source)
+    ]
+
+
+def main(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    jobs: Annotated[int, typer.Option(help="Mutants at a time.")] = os.cpu_count() or 1,
+    only: Annotated[str, typer.Option(help="Only files whose path contains this.")] = "",
+    fresh: Annotated[bool, typer.Option(help="Forget the results of before.")] = False,
+    save: Annotated[bool, typer.Option(help="Write docs/mutants.md.")] = True,
+) -> None:
+    """Run every mutant, print, and keep; 1 when a mutant survived that is not listed as equal."""
+    console = Console(stderr=True)
+    sources = read_sources()
+    chosen = select(sources, only)
+    if fresh:
+        STORE.unlink(missing_ok=True)
+    store = Store(STORE)
+    results: dict[Mutant, Verdict] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        task = progress.add_task("the tests on the contracts as they are", total=len(chosen))
+
+        def ready(baseline: Baseline) -> list[Mutant]:
+            for test in baseline.failing:
+                console.print(f"[red]fails without a change, and is left out:[/red] {test}")
+            total = sum(baseline.seconds.values())
+            console.print(f"{len(baseline.seconds):,} tests in {total:.0f} s")
+            pending = [mutant for mutant in chosen if mutant not in results]
+            progress.update(task, completed=len(results), description="mutants")
+            return pending
+
+        def report(mutant: Mutant, verdict: Verdict) -> None:
+            results[mutant] = verdict
+            if verdict.status != "crashed":
+                store.keep(mutant.key(sources), verdict)
+            if status_of(mutant, verdict, sources) in ("survived", "crashed"):
+                old, new = mutant.texts(sources[mutant.file])
+                console.print(
+                    f"{verdict.status} {mutant.file}:{mutant.line}\n  {old}\n  {new}", markup=False
+                )
+            progress.advance(task)
+
+        for mutant in chosen:
+            if (known := store.find(mutant.key(sources))) is not None:
+                results[mutant] = known
+        if len(results) < len(chosen):
+            kept = store.baseline(sources)
+            serve(Server(sources, jobs, kept, report, ready), TESTS)
+    ordered = [(mutant, results[mutant]) for mutant in chosen]
+    if save and not only:
+        DOCUMENT.parent.mkdir(exist_ok=True)
+        DOCUMENT.write_text(document(ordered, sources))
+    _print(ordered, sources, as_json)
+    if any(status_of(m, v, sources) in ("survived", "crashed") for m, v in ordered):
+        raise typer.Exit(1)
+
+
+def _print(
+    results: Sequence[tuple[Mutant, Verdict]], sources: dict[str, str], as_json: bool
+) -> None:
+    if as_json:
+        rows = [
+            {
+                "file": mutant.file,
+                "line": mutant.line,
+                "kind": mutant.kind,
+                "change": mutant.texts(sources[mutant.file]),
+                "status": status_of(mutant, verdict, sources),
+                "killer": verdict.killer,
+                "seconds": round(verdict.seconds, 2),
+                "tests": verdict.tests,
+            }
+            for mutant, verdict in results
+        ]
+        typer.echo(json.dumps(rows))
+        return
+    counts: dict[str, Counter[str]] = {}
+    for mutant, verdict in results:
+        counts.setdefault(mutant.file, Counter())[status_of(mutant, verdict, sources)] += 1
+    statuses = ("killed", "survived", "equivalent", "same code", "invalid", "crashed")
+    table = Table("file", title="Mutants", title_justify="left")
+    for status in statuses:
+        table.add_column(status, justify="right")
+    for file, count in counts.items():
+        table.add_row(file, *(str(count[status]) for status in statuses))
+    total = sum(counts.values(), Counter[str]())
+    table.add_row("all", *(str(total[status]) for status in statuses), style="bold")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()
