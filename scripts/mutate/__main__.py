@@ -32,9 +32,7 @@ class Store:
         self._results: dict[str, dict[str, str | float | int]] = (
             json.loads(path.read_text()) if path.exists() else {}
         )
-        files = sorted(path for test in TESTS for path in (ROOT / test).rglob("*.py"))
-        files.append(ROOT / "tests" / "world.py")
-        self._tests = sha256("".join(file_digest(path) for path in files).encode()).hexdigest()
+        self._tests = tests_digest()
 
     def find(self, key: str) -> Verdict | None:
         """What is known of a mutant and still holds."""
@@ -65,6 +63,13 @@ class Store:
             return ""
         path = ROOT / killer.split("::")[0]
         return file_digest(path) if killer and path.is_file() else self._tests
+
+
+def tests_digest() -> str:
+    """Over all files of the tests that may kill."""
+    files = sorted(path for test in TESTS for path in (ROOT / test).rglob("*.py"))
+    files.append(ROOT / "tests" / "world.py")
+    return sha256("".join(file_digest(path) for path in files).encode()).hexdigest()
 
 
 def status_of(mutant: Mutant, verdict: Verdict, sources: dict[str, str]) -> str:
@@ -146,7 +151,7 @@ def select(sources: dict[str, str], only: str) -> list[Mutant]:
     """The mutants of the files whose path contains `only`."""
     return [
         mutant
-        for file, source in sources.items()
+        for file, source in sorted(sources.items(), key=lambda item: "modules" not in item[0])
         if file.endswith(".vy") and only in file
         for mutant in mutants_of(file, source)
     ]
@@ -195,8 +200,12 @@ def main(
             if (known := store.find(mutant.key(sources))) is not None:
                 results[mutant] = known
         if len(results) < len(chosen):
-            kept = store.baseline(sources)
-            serve(Server(sources, jobs, kept, report, ready), TESTS)
+            kept, tests = store.baseline(sources), tests_digest()
+
+            def has_changed() -> bool:
+                return read_sources() != sources or tests_digest() != tests
+
+            serve(Server(sources, jobs, kept, report, ready, has_changed), TESTS)
     ordered = [(mutant, results[mutant]) for mutant in chosen]
     if save and not only:
         DOCUMENT.parent.mkdir(exist_ok=True)

@@ -118,11 +118,15 @@ class Server:
         kept_baseline: Path,
         report: Callable[[Mutant, Verdict], None],
         ready: Callable[[Baseline], Sequence[Mutant]],
+        has_changed: Callable[[], bool],
     ) -> None:
         self.sources, self.jobs, self.report, self.ready = sources, jobs, report, ready
+        self.has_changed = has_changed
         self.kept_baseline, self.has_run = kept_baseline, False
         self.lines_of_constructors = lines_of_constructors(sources)
         self.folder = Path(tempfile.mkdtemp(prefix="rapha-mutants-"))
+        # as they are now: what is compiled meanwhile must not mix with it
+        self.artifacts = Path(shutil.copytree(ARTIFACTS, self.folder / "artifacts"))
         self.original: dict[str, bytes] = {}
 
     @pytest.hookimpl(tryfirst=True)
@@ -169,6 +173,12 @@ class Server:
                 raise RuntimeError("the tests could not be run on the contracts as they are")
         data = json.loads(self.kept_baseline.read_text())
         self.original = {name: bytes.fromhex(code) for name, code in data["original"].items()}
+        for contract, code in self.original.items():
+            shipped_code = json.loads(self._artifact(self.artifacts, contract).read_text())[
+                "bytecode"
+            ]
+            if without_metadata(bytes.fromhex(shipped_code[2:])) != code:
+                raise RuntimeError(f"{contract} and its artifact differ: run `make artifacts`")
         return Baseline(
             data["seconds"],
             data["failing"],
@@ -188,7 +198,7 @@ class Server:
                 if node.module_node is not None
             }
             maps.append((data.bytecode_runtime, lines))
-            self._install({contract: data.bytecode})
+        self._install({})
         seconds, failing, covered = {}, [], {}
         with _traced() as trace:
             for test, item in self.items.items():
@@ -229,6 +239,10 @@ class Server:
                 running[pid] = mutant, target, time.perf_counter()
             pid, status = os.wait()
             mutant, target, begun = running.pop(pid)
+            if self.has_changed():
+                raise RuntimeError(
+                    "the contracts or the tests have changed meanwhile: run it again"
+                )
             found = json.loads(target.read_text()) if target.exists() else {}
             if os.WIFSIGNALED(status):
                 found["status"] = "timeout"
@@ -311,14 +325,18 @@ class Server:
         """Let `artifact` find this code from here on."""
         package = self.folder / str(os.getpid())
         if not package.exists():
-            shutil.copytree(ARTIFACTS, package / "artifacts")
+            shutil.copytree(self.artifacts, package / "artifacts")
         for contract, code in made.items():
-            path = package / "artifacts" / f"{PurePath(contract).stem}.json"
+            path = self._artifact(package / "artifacts", contract)
             path.write_text(
                 json.dumps({**json.loads(path.read_text()), "bytecode": f"0x{code.hex()}"})
             )
         shipped.files = lambda name: package  # type: ignore[attr-defined, assignment]
         shipped.artifact.cache_clear()
+
+    @staticmethod
+    def _artifact(folder: Path, contract: str) -> Path:
+        return folder / f"{PurePath(contract).stem}.json"
 
     def _install_sources(self, sources: dict[str, str]) -> None:
         """Let the proofs cut from these texts."""

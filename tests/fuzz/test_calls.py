@@ -19,6 +19,7 @@ from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 from world import DAY, actor
 
+from settlement.contracts import terms_ref
 from settlement.reverts import Revert
 from settlement.types import ZERO_ADDRESS
 
@@ -37,8 +38,13 @@ CALLS = 12
 WITHOUT_REASON = {
     ("vault", "recover"): "what is named as a token has no code, or no such functions",
     ("vault", "funder_and_end"): "the deadline of a job that does not exist and the grace overflow",
+    (
+        "nodes",
+        "safeTransferFrom",
+    ): "the receiver is a contract that knows no ERC-721, and says nothing",
+    ("timelock", "schedule"): "the time and the delay overflow",
+    ("timelock", "schedule_batch"): "the time and the delay overflow",
 }
-
 
 # functions that do something for anybody: what others signed for, what time or nobody's choice
 # brings about, and what concerns the caller alone
@@ -207,6 +213,28 @@ def test_bytes_after_a_selector(scene: Scene, name: str, data: st.DataObject) ->
         if outcome.reverted:
             check_refusal(name, function, outcome, well_formed=False)
         scene.check()
+
+
+def test_refusals_without_a_reason_are_those_that_are_listed(scene: Scene) -> None:
+    nodes, enclaves = scene.contracts["nodes"], str(scene.contracts["enclaves"].address)
+    late = (*terms_ref(scene.waiting)[:5], 2**256 - 1, *terms_ref(scene.waiting)[6:])
+    owner, proposer = actor("node owner 2").address, actor("proposer").address
+    vault, nothing, never = str(scene.contracts["vault"].address), bytes(32), 2**256 - 1
+    calls: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
+        ("vault", "recover"): (str(nodes.owner()), (actor("payer").address, owner)),
+        ("vault", "funder_and_end"): (owner, (late,)),
+        ("nodes", "safeTransferFrom"): (owner, (owner, enclaves, 1)),
+        ("timelock", "schedule"): (proposer, (vault, 0, b"", nothing, nothing, never)),
+        ("timelock", "schedule_batch"): (proposer, ([vault], [0], [b""], nothing, nothing, never)),
+    }
+    assert calls.keys() == WITHOUT_REASON.keys()
+    for (contract, name), (sender, values) in calls.items():
+        (function,) = (
+            f
+            for f in functions_of(contract)
+            if f["name"] == name and len(f["inputs"]) == len(values)
+        )
+        assert scene.call(contract, encode(function, values), sender) == Outcome(True, b"")
 
 
 DYNAMIC = [
