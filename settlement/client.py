@@ -24,12 +24,12 @@ from settlement.contracts import (
     abi_value,
     artifact,
     authorization_document,
+    deposit_document,
     order,
     terms_ref,
 )
 from settlement.deployment import Deployment
 from settlement.eip712 import (
-    intent_digest,
     job_id,
     message_of,
     typed_data,
@@ -338,15 +338,9 @@ class Settlement:
         if signer.address != deposit.account:
             raise InvalidInput(f"{signer.address} cannot sign for {deposit.account}")
         valid_before = self.now() + lifetime
-        message = {
-            "from": deposit.account,
-            "to": self.deployment.vault,
-            "value": deposit.amount,
-            "validAfter": 0,
-            "validBefore": valid_before,
-            "nonce": to_hex(intent_digest(deposit, self.deployment.vault_domain)),
-        }
-        document = typed_data(self.deployment.usdc_domain, "ReceiveWithAuthorization", message)
+        document = deposit_document(
+            self.deployment, deposit, valid_after=0, valid_before=valid_before
+        )
         return Authorization(
             valid_after=0, valid_before=valid_before, signature=signer.sign_typed_data(document)
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 from settlement.deployment import Deployment
 from settlement.eip712 import (
+    intent_digest,
     job_id,
     receive_authorization_digest,
     recover_signer,
@@ -18,6 +19,7 @@ from settlement.eip712 import (
 from settlement.errors import RaphaError
 from settlement.models import (
     Authorization,
+    Deposit,
     JobTerms,
     SignedReceipt,
     Work,
@@ -147,13 +149,37 @@ def authorization_document(
     deployment: Deployment, terms: JobTerms, *, valid_after: int, valid_before: int
 ) -> dict[str, Any]:
     """The typed data that the payer signs to escrow: EIP-3009 with the job id as its nonce."""
+    nonce = job_id(terms, deployment.vault_domain)
+    return _receive_document(
+        deployment, terms.payer, terms.budget, nonce, valid_after, valid_before
+    )
+
+
+def deposit_document(
+    deployment: Deployment, deposit: Deposit, *, valid_after: int, valid_before: int
+) -> dict[str, Any]:
+    """The typed data that an account signs to deposit: EIP-3009 with the deposit as its nonce."""
+    nonce = intent_digest(deposit, deployment.vault_domain)
+    return _receive_document(
+        deployment, deposit.account, deposit.amount, nonce, valid_after, valid_before
+    )
+
+
+def _receive_document(
+    deployment: Deployment,
+    payer: str,
+    value: int,
+    nonce: bytes,
+    valid_after: int,
+    valid_before: int,
+) -> dict[str, Any]:
     message = {
-        "from": terms.payer,
+        "from": payer,
         "to": deployment.vault,
-        "value": terms.budget,
+        "value": value,
         "validAfter": valid_after,
         "validBefore": valid_before,
-        "nonce": to_hex(job_id(terms, deployment.vault_domain)),
+        "nonce": to_hex(nonce),
     }
     return typed_data(deployment.usdc_domain, "ReceiveWithAuthorization", message)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from hexbytes import HexBytes
 from web3 import Web3
+from web3.contract.contract import ContractEvent
 
 from settlement.contracts import artifact
 from settlement.deployment import Deployment
@@ -27,15 +28,16 @@ class Event:
 
 
 @cache
-def _event_topics() -> dict[bytes, tuple[str, dict[str, Any]]]:
+def _events_by_topic() -> dict[bytes, ContractEvent]:
+    # made once: making one costs a hundred times what decoding a log does
     w3 = Web3()
-    topics: dict[bytes, tuple[str, dict[str, Any]]] = {}
+    events: dict[bytes, ContractEvent] = {}
     for contract in ("RaphaClearingVault", "RaphaNodeRegistry", "EnclaveRegistry"):
         for entry in artifact(contract).abi:
             if entry["type"] == "event":
                 event = w3.eth.contract(abi=[entry]).events[entry["name"]]()
-                topics[bytes(HexBytes(event.topic))] = (entry["name"], entry)
-    return topics
+                events[bytes(HexBytes(event.topic))] = event
+    return events
 
 
 def decode_events(deployment: Deployment, logs: Sequence[Mapping[str, Any]]) -> list[Event]:
@@ -46,19 +48,16 @@ def decode_events(deployment: Deployment, logs: Sequence[Mapping[str, Any]]) -> 
         deployment.enclave_registry: "enclave_registry",
     }
     events = []
-    w3 = Web3()
     for log in logs:
-        known = _event_topics().get(bytes(log["topics"][0])) if log["topics"] else None
+        known = _events_by_topic().get(bytes(log["topics"][0])) if log["topics"] else None
         contract = names.get(log["address"])
         if known is None or contract is None:
             continue
-        name, entry = known
-        args = w3.eth.contract(abi=[entry]).events[name]().process_log(log)["args"]
         events.append(
             Event(
-                name=name,
+                name=known.event_name,
                 contract=contract,
-                args=args,
+                args=known.process_log(log)["args"],
                 block=log["blockNumber"],
                 block_hash=bytes(log["blockHash"]),
                 transaction=bytes(log["transactionHash"]),
