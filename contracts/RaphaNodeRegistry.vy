@@ -32,7 +32,6 @@ exports: (
     erc721.supportsInterface,
     erc721.balanceOf,
     erc721.ownerOf,
-    erc721.approve,
     erc721.getApproved,
     erc721.setApprovalForAll,
     erc721.isApprovedForAll,
@@ -106,6 +105,7 @@ def __init__(owner: address, guardian: address, registrar: address, protocol: ad
     assert vault != empty(address), "nodes: vault is zero"
     PROTOCOL = protocol
     VAULT = IClearingVault(vault)
+    self._check_receiver(protocol)
     self._set_registrar(registrar)
 
 
@@ -141,6 +141,18 @@ def register_node(node_owner: address, hospital: address, onboarder: address, ha
         node_id=node_id, node_owner=node_owner, hospital=hospital, onboarder=onboarder, hardware_hash=hardware_hash
     )
     return node_id
+
+
+@external
+def approve(to: address, token_id: uint256):
+    """
+    @notice Let an account move a node's token. Its holder, or who is approved for all of the holder's tokens.
+            ERC-721 declares it payable; native coin would stay here for ever, so this takes none.
+    """
+    holder: address = erc721._owner_of(token_id)
+    assert to != holder, "erc721: approval to current owner"
+    assert msg.sender == holder or erc721.isApprovedForAll[holder][msg.sender], "erc721: approve caller is not token owner or approved for all"
+    erc721._approve(to, token_id)
 
 
 @external

@@ -26,7 +26,7 @@ class Revert(Enum):
         member.final = final
         return member
 
-    VAULT_ACCOUNT_IS_ZERO = "vault: account is zero"
+    VAULT_ACCOUNT_IS_NOT_ALLOWED = "vault: account is not allowed"
     VAULT_AMOUNT_IS_ZERO = "vault: amount is zero"
     VAULT_AMOUNT_TOO_LARGE = "vault: amount too large", False
     VAULT_ARBITER_IS_ZERO = "vault: arbiter is zero"
@@ -107,9 +107,28 @@ class Revert(Enum):
     OWNABLE_CALLER_IS_NOT_THE_OWNER = "ownable: caller is not the owner"
     OWNABLE_CALLER_IS_NOT_THE_NEW_OWNER = "ownable_2step: caller is not the new owner"
 
-    TIMELOCK_CALLER_IS_NOT_THE_TIMELOCK = "timelock_controller: caller must be timelock"
+    ACCESS_CALLER_CAN_ONLY_RENOUNCE_ITS_OWN_ROLES = (
+        "access_control: can only renounce roles for itself"
+    )
+    ACCESS_ROLE_IS_MISSING = "access_control: account is missing role"
 
+    TIMELOCK_CALLER_IS_NOT_THE_TIMELOCK = "timelock_controller: caller must be timelock"
+    TIMELOCK_DELAY_IS_TOO_SHORT = "timelock_controller: insufficient delay"
+    TIMELOCK_LISTS_DIFFER_IN_LENGTH = "timelock_controller: length mismatch"
+    TIMELOCK_OPERATION_CANNOT_BE_CANCELLED = "timelock_controller: operation cannot be cancelled"
+    TIMELOCK_OPERATION_IS_NOT_READY = "timelock_controller: operation is not ready", False
+    TIMELOCK_OPERATION_IS_SCHEDULED = "timelock_controller: operation already scheduled"
+    TIMELOCK_OPERATION_REVERTED = "timelock_controller: underlying transaction reverted", False
+
+    ERC721_APPROVER_IS_NOT_OWNER_OR_OPERATOR = (
+        "erc721: approve caller is not token owner or approved for all"
+    )
+    ERC721_APPROVAL_TO_CALLER = "erc721: approve to caller"
+    ERC721_APPROVAL_TO_HOLDER = "erc721: approval to current owner"
     ERC721_CALLER_IS_NOT_OWNER_OR_APPROVED = "erc721: caller is not token owner or approved"
+    ERC721_GLOBAL_INDEX_OUT_OF_BOUNDS = "erc721: global index out of bounds", False
+    ERC721_HOLDER_IS_ZERO = "erc721: the zero address is not a valid owner"
+    ERC721_HOLDERS_INDEX_OUT_OF_BOUNDS = "erc721: owner index out of bounds", False
     ERC721_TRANSFER_FROM_INCORRECT_OWNER = "erc721: transfer from incorrect owner"
     ERC721_TRANSFER_TO_ZERO = "erc721: transfer to the zero address"
     ERC721_TRANSFER_TO_NON_RECEIVER = "erc721: transfer to non-IERC721Receiver implementer"

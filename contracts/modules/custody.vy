@@ -52,7 +52,8 @@ def deposit(account: address, amount: uint256):
     @param account Whose balance grows; it can open jobs with it, or withdraw it.
     @param amount USDC base units.
     """
-    assert account != empty(address), "vault: account is zero"
+    # neither could ever take it out again
+    assert account != empty(address) and account != self, "vault: account is not allowed"
     self._take(amount)
     self._pull(msg.sender, amount)
     self.balances[account] += amount
@@ -116,8 +117,7 @@ def withdraw_for_many(accounts: DynArray[address, MAX_PUSHES]) -> uint256:
     total: uint256 = 0
     for account: address in accounts:
         amount: uint256 = self.balances[account]
-        # the vault cannot pay itself: nothing would move
-        if amount == 0 or account == self:
+        if amount == 0:
             continue
         self.balances[account] = 0
         success: bool = False

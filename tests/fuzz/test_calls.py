@@ -4,10 +4,7 @@ A call succeeds, or is refused for a reason that somebody can look up; the ledge
 the vault holds all the while, and a thief, who may send any call at all, ends with nothing.
 """
 
-import re
 from collections.abc import Iterator
-from importlib.metadata import distribution
-from pathlib import Path
 from typing import Any
 
 import boa
@@ -26,8 +23,8 @@ from settlement.types import ZERO_ADDRESS
 EVERY = [(name, function) for name in NAMES for function in functions_of(name)]
 CHANGING = [(n, f) for n, f in EVERY if f["stateMutability"] in ("nonpayable", "payable")]
 READING = [(n, f) for n, f in EVERY if f["stateMutability"] in ("view", "pure")]
-# the timelock's pass it on; snekmate's erc721 takes it, as the standard allows
-PAYABLE = {("timelock", "execute"), ("timelock", "execute_batch"), ("nodes", "approve")}
+# the timelock's pass it on
+PAYABLE = {("timelock", "execute"), ("timelock", "execute_batch")}
 # two of three calls go to where the money is
 WEIGHTED = [*CHANGING, *((n, f) for n, f in CHANGING if n == "vault")]
 # the default profile has a hundred examples
@@ -69,15 +66,7 @@ ANYBODY = {
 }
 
 
-def reasons_of_snekmate() -> set[str]:
-    """What the modules answer that no function of the SDK meets: token, roles, timelock."""
-    folder = Path(str(distribution("snekmate").locate_file("snekmate")))
-    modules = ("tokens/erc721.vy", "auth/access_control.vy", "governance/timelock_controller.vy")
-    text = "".join((folder / module).read_text() for module in modules)
-    return set(re.findall(r'"((?:erc721|access_control|timelock_controller): [^"]+)"', text))
-
-
-REASONS = {member.value for member in Revert} | reasons_of_snekmate()
+REASONS = {member.value for member in Revert}
 
 
 @pytest.fixture(scope="module")

@@ -632,8 +632,8 @@ class Reference:
     # balances
 
     def deposit(self, depositor: str, account: str | None, amount: int) -> None:
-        if account is None:
-            raise Refusal(Revert.VAULT_ACCOUNT_IS_ZERO)
+        if account is None or account == VAULT:
+            raise Refusal(Revert.VAULT_ACCOUNT_IS_NOT_ALLOWED)
         self.check_take(amount)
         self.pull(depositor, amount)
         self.balances[account] += amount
@@ -667,7 +667,7 @@ class Reference:
         total = 0
         for name in names:
             movable = not self.usdc_paused and not self.blacklisted & {name, VAULT}
-            if movable and name != VAULT:
+            if movable:
                 amount, self.balances[name] = self.balances[name], 0
                 self.push(name, amount)
                 total += amount

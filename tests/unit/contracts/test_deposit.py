@@ -46,9 +46,10 @@ def test_deposits_add_up(world: World) -> None:
     assert world.balance("payer") == 5 == world.vault.owed()
 
 
-def test_zero_account_and_zero_amount_are_refused(world: World) -> None:
-    with reverts(Revert.VAULT_ACCOUNT_IS_ZERO):
-        world.vault.deposit(ZERO_ADDRESS, AMOUNT, sender=actor("payer").address)
+def test_accounts_that_could_never_withdraw_and_zero_amount_are_refused(world: World) -> None:
+    for account in (ZERO_ADDRESS, world.vault.address):
+        with reverts(Revert.VAULT_ACCOUNT_IS_NOT_ALLOWED):
+            world.vault.deposit(account, AMOUNT, sender=actor("payer").address)
     with reverts(Revert.VAULT_AMOUNT_IS_ZERO):
         world.deposit("payer", 0)
     assert world.vault.owed() == 0

@@ -131,11 +131,10 @@ def test_every_function_that_changes_something_has_its_caller(name: str) -> None
 
 
 @pytest.mark.parametrize("name", CONTRACTS)
-def test_nothing_takes_native_coin_but_the_tokens_approve(name: str) -> None:
-    """ERC-721 itself declares `approve` payable, and snekmate follows it."""
+def test_nothing_takes_native_coin(name: str) -> None:
     entries = artifact(CONTRACTS[name]).abi
     payable = [e["name"] for e in entries if e.get("stateMutability") == "payable"]
-    assert payable == (["approve"] if name == "nodes" else [])
+    assert payable == []
 
 
 def test_lists_of_calls_are_complete() -> None:
@@ -275,11 +274,11 @@ def test_change_waits_for_the_whole_delay(
 ) -> None:
     contract = getattr(world, name)
     call = getattr(contract, function).prepare_calldata(*arguments)
-    with reverts("timelock_controller: operation is not ready"):
+    with reverts(Revert.TIMELOCK_OPERATION_IS_NOT_READY):
         execute(world, contract, call)
     operation = schedule(world, contract, call)
     world.pass_time(DELAY - 1)
-    with reverts("timelock_controller: operation is not ready"):
+    with reverts(Revert.TIMELOCK_OPERATION_IS_NOT_READY):
         execute(world, contract, call)
     world.pass_time(1)
     execute(world, contract, call)
@@ -294,13 +293,13 @@ def test_measurement_is_allowed_only_after_the_delay(world: World) -> None:
     assert not world.enclaves.is_measurement_allowed(FRESH)
     execute(world, world.enclaves, call)
     assert world.enclaves.is_measurement_allowed(FRESH)
-    with reverts("timelock_controller: operation is not ready"):
+    with reverts(Revert.TIMELOCK_OPERATION_IS_NOT_READY):
         execute(world, world.enclaves, call)
 
 
 def test_shorter_delay_is_refused(world: World) -> None:
     call = world.enclaves.allow_measurement.prepare_calldata(FRESH)
-    with reverts("timelock_controller: insufficient delay"):
+    with reverts(Revert.TIMELOCK_DELAY_IS_TOO_SHORT):
         schedule(world, world.enclaves, call, delay=DELAY - 1)
 
 
@@ -310,25 +309,25 @@ def test_delay_itself_changes_only_through_the_delay(world: World) -> None:
     call = world.timelock.update_delay.prepare_calldata(0)
     schedule(world, world.timelock, call)
     world.pass_time(DELAY - 1)
-    with reverts("timelock_controller: operation is not ready"):
+    with reverts(Revert.TIMELOCK_OPERATION_IS_NOT_READY):
         execute(world, world.timelock, call)
 
 
 @pytest.mark.parametrize("name", ["guardian", "deployer", "thief", "payer"])
 def test_stranger_neither_announces_nor_executes(world: World, name: str) -> None:
     call = world.enclaves.allow_measurement.prepare_calldata(FRESH)
-    with reverts("access_control: account is missing role"):
+    with reverts(Revert.ACCESS_ROLE_IS_MISSING):
         schedule(world, world.enclaves, call, by=name)
     schedule(world, world.enclaves, call)
     world.pass_time(DELAY)
-    with reverts("access_control: account is missing role"):
+    with reverts(Revert.ACCESS_ROLE_IS_MISSING):
         execute(world, world.enclaves, call, by=name)
 
 
 @pytest.mark.parametrize("name", ["guardian", "deployer", "proposer", "thief"])
 def test_no_one_but_the_timelock_gives_its_roles(world: World, name: str) -> None:
     role = world.timelock.PROPOSER_ROLE()
-    with reverts("access_control: account is missing role"):
+    with reverts(Revert.ACCESS_ROLE_IS_MISSING):
         world.timelock.grantRole(role, actor("thief").address, sender=actor(name).address)
 
 
@@ -337,7 +336,7 @@ def test_cancelled_operation_is_never_executed(world: World) -> None:
     operation = schedule(world, world.enclaves, call)
     world.timelock.cancel(operation, sender=actor("proposer").address)
     world.pass_time(DELAY)
-    with reverts("timelock_controller: operation is not ready"):
+    with reverts(Revert.TIMELOCK_OPERATION_IS_NOT_READY):
         execute(world, world.enclaves, call)
 
 
@@ -470,3 +469,6 @@ def test_node_registry_refuses_zero_for_protocol_and_vault(world: World) -> None
         build(world, "RaphaNodeRegistry", protocol=ZERO_ADDRESS)
     with reverts(Revert.NODES_VAULT_IS_ZERO):
         build(world, "RaphaNodeRegistry", vault=ZERO_ADDRESS)
+    # its share would be owed to the vault for ever
+    with reverts(Revert.NODES_RECEIVER_IS_NOT_ALLOWED):
+        build(world, "RaphaNodeRegistry", protocol=world.vault.address)

@@ -350,8 +350,35 @@ def test_approvals_are_logged_and_only_the_owner_gives_them(world: World) -> Non
     ]
     assert world.nodes.isApprovedForAll(owner, market)
     assert not world.nodes.isApprovedForAll(market, owner)
-    with reverts("erc721: approve caller is not token owner or approved for all"):
+    with reverts(Revert.ERC721_APPROVER_IS_NOT_OWNER_OR_OPERATOR):
         world.nodes.approve(actor("thief").address, 1, sender=actor("thief").address)
+
+
+def test_operator_approves_for_the_holder_and_whom_it_approved_does_not(world: World) -> None:
+    owner, market = actor("node owner").address, actor("market").address
+    world.nodes.setApprovalForAll(market, True, sender=owner)
+    world.nodes.approve(actor("buyer").address, 1, sender=market)
+    assert world.nodes.getApproved(1) == actor("buyer").address
+    with reverts(Revert.ERC721_APPROVER_IS_NOT_OWNER_OR_OPERATOR):
+        world.nodes.approve(actor("thief").address, 1, sender=actor("buyer").address)
+    world.nodes.approve(ZERO_ADDRESS, 1, sender=owner)
+    assert world.nodes.getApproved(1) == ZERO_ADDRESS
+
+
+def test_approvals_and_questions_that_mean_nothing_are_refused(world: World) -> None:
+    owner = actor("node owner").address
+    with reverts(Revert.ERC721_APPROVAL_TO_HOLDER):
+        world.nodes.approve(owner, 1, sender=owner)
+    with reverts(Revert.ERC721_APPROVAL_TO_CALLER):
+        world.nodes.setApprovalForAll(owner, True, sender=owner)
+    with reverts(Revert.ERC721_UNKNOWN_NODE):
+        world.nodes.approve(owner, 2, sender=owner)
+    with reverts(Revert.ERC721_GLOBAL_INDEX_OUT_OF_BOUNDS):
+        world.nodes.tokenByIndex(1)
+    with reverts(Revert.ERC721_HOLDERS_INDEX_OUT_OF_BOUNDS):
+        world.nodes.tokenOfOwnerByIndex(owner, 1)
+    with reverts(Revert.ERC721_HOLDER_IS_ZERO):
+        world.nodes.balanceOf(ZERO_ADDRESS)
 
 
 def test_nodes_can_be_listed_by_owner_and_in_all(world: World) -> None:

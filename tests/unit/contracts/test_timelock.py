@@ -11,6 +11,7 @@ from world import DAY, World, actor, deploy, reverts
 
 from settlement.deployment import REAL_CHAINS
 from settlement.reverts import Revert
+from settlement.types import ZERO_ADDRESS
 
 NONE = bytes(32)
 ELSEWHERE = [10, 31_337, 80_001, 11_155_111]
@@ -105,11 +106,11 @@ def test_delay_in_force_is_the_one_that_a_change_of_it_waits_for(world: World) -
     call = world.timelock.update_delay.prepare_calldata(5 * DAY)
     proposer = actor("proposer").address
     arguments = (world.timelock.address, 0, call, NONE, NONE)
-    with reverts("timelock_controller: insufficient delay"):
+    with reverts(Revert.TIMELOCK_DELAY_IS_TOO_SHORT):
         world.timelock.schedule(*arguments, 2 * DAY - 1, sender=proposer)
     world.timelock.schedule(*arguments, 2 * DAY, sender=proposer)
     world.pass_time(2 * DAY - 1)
-    with reverts("timelock_controller: operation is not ready"):
+    with reverts(Revert.TIMELOCK_OPERATION_IS_NOT_READY):
         world.timelock.execute(*arguments, sender=proposer)
     world.pass_time(1)
     world.timelock.execute(*arguments, sender=proposer)
@@ -136,7 +137,7 @@ def test_batch_waits_and_runs_as_one(world: World) -> None:
     proposer = actor("proposer").address
     world.timelock.schedule_batch(*arguments, 2 * DAY, sender=proposer)
     world.pass_time(2 * DAY - 1)
-    with reverts("timelock_controller: operation is not ready"):
+    with reverts(Revert.TIMELOCK_OPERATION_IS_NOT_READY):
         world.timelock.execute_batch(*arguments, sender=proposer)
     world.pass_time(1)
     world.timelock.execute_batch(*arguments, sender=proposer)
@@ -154,7 +155,7 @@ def test_nobody_takes_or_gives_a_role_without_the_delay(world: World, name: str)
         lambda: timelock.revokeRole(role, actor("proposer").address, sender=sender),
         lambda: timelock.set_role_admin(role, role, sender=sender),
     ):
-        with reverts("access_control: account is missing role"):
+        with reverts(Revert.ACCESS_ROLE_IS_MISSING):
             call()
     assert timelock.getRoleAdmin(role) == admin
     assert timelock.hasRole(role, actor("proposer").address)
@@ -163,10 +164,38 @@ def test_nobody_takes_or_gives_a_role_without_the_delay(world: World, name: str)
 def test_role_is_given_up_only_by_its_holder(world: World) -> None:
     timelock, proposer = world.timelock, actor("proposer").address
     role = timelock.PROPOSER_ROLE()
-    with reverts("access_control: can only renounce roles for itself"):
+    with reverts(Revert.ACCESS_CALLER_CAN_ONLY_RENOUNCE_ITS_OWN_ROLES):
         timelock.renounceRole(role, proposer, sender=actor("thief").address)
     timelock.renounceRole(role, proposer, sender=proposer)
     assert not timelock.hasRole(role, proposer)
+
+
+def test_operations_that_cannot_be_are_refused(world: World) -> None:
+    timelock, proposer = world.timelock, actor("proposer").address
+    call = world.vault.set_arbiter.prepare_calldata(ZERO_ADDRESS)
+    arguments = (world.vault.address, 0, call, NONE, NONE)
+    lists = ([world.vault.address], [0, 0], [call], NONE, NONE)
+    with reverts(Revert.TIMELOCK_LISTS_DIFFER_IN_LENGTH):
+        timelock.schedule_batch(*lists, 2 * DAY, sender=proposer)
+    with reverts(Revert.TIMELOCK_OPERATION_CANNOT_BE_CANCELLED):
+        timelock.cancel(timelock.hash_operation(*arguments), sender=proposer)
+    timelock.schedule(*arguments, 2 * DAY, sender=proposer)
+    with reverts(Revert.TIMELOCK_OPERATION_IS_SCHEDULED):
+        timelock.schedule(*arguments, 2 * DAY, sender=proposer)
+    world.pass_time(2 * DAY)
+    # what the called contract says is passed on, and nothing is done
+    with reverts(Revert.VAULT_ARBITER_IS_ZERO):
+        timelock.execute(*arguments, sender=proposer)
+    assert timelock.is_operation_ready(timelock.hash_operation(*arguments))
+
+
+def test_call_that_fails_without_a_reason_is_said_to_fail(world: World) -> None:
+    timelock, proposer = world.timelock, actor("proposer").address
+    arguments = (world.vault.address, 0, b"\xff" * 4, NONE, NONE)
+    timelock.schedule(*arguments, 2 * DAY, sender=proposer)
+    world.pass_time(2 * DAY)
+    with reverts(Revert.TIMELOCK_OPERATION_REVERTED):
+        timelock.execute(*arguments, sender=proposer)
 
 
 def test_operation_goes_from_unset_to_waiting_to_ready_to_done(world: World) -> None:

@@ -213,7 +213,7 @@ def test_smart_wallet_withdraws_by_its_owners_signature(world: World) -> None:
         bring(world, order, signer=owner)
 
 
-@pytest.mark.parametrize("contract", ["vault", "nodes", "usdc"])
+@pytest.mark.parametrize("contract", ["enclaves", "nodes", "usdc"])
 def test_contract_that_knows_no_signatures_has_signed_nothing(world: World, contract: str) -> None:
     account = str(getattr(world, contract).address)
     give_balance(world, account)

@@ -93,17 +93,6 @@ def test_accounts_without_balance_are_passed_over(world: World) -> None:
     assert world.events(world.vault) == []
 
 
-def test_vault_itself_is_passed_over(world: World) -> None:
-    vault = world.vault.address
-    world.vault.deposit(vault, 5_000_000, sender=actor("payer").address)
-    anyone = actor("anyone").address
-    accounts = [vault, actor("hospital").address]
-    assert world.vault.withdraw_for_many(accounts, sender=anyone) == 7_000_000
-    assert [name for name, _ in world.events(world.vault)] == ["Withdrawn"]
-    assert world.vault.balances(vault) == 5_000_000
-    assert world.vault.owed() == world.usdc.balanceOf(vault)
-
-
 def test_fifty_accounts_are_pushed_and_fifty_one_are_no_valid_call(world: World) -> None:
     names = [f"payee {i}" for i in range(51)]
     for name in names:

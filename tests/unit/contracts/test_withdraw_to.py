@@ -75,11 +75,3 @@ def test_stranger_sends_nothing_of_anothers_balance(world: World) -> None:
     with reverts(Revert.VAULT_BALANCE_TOO_LOW):
         world.govern(world.vault, "withdraw_to", actor("thief").address, 1)
     assert world.wallet("payer") == RICH - 2 * BALANCE
-
-
-def test_balance_credited_to_the_vault_itself_goes_nowhere(world: World) -> None:
-    """Whoever pays in for the vault has given its money away; no ledger but its own is touched."""
-    world.vault.deposit(world.vault.address, 5, sender=actor("payer").address)
-    with reverts(Revert.VAULT_RECEIVER_IS_NOT_ALLOWED):
-        world.vault.withdraw_for(world.vault.address, sender=actor("thief").address)
-    assert (world.balance("payer"), world.balance("friend")) == (BALANCE, BALANCE)
