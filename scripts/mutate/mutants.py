@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CONTRACTS = ROOT / "contracts"
+ARTIFACTS = ROOT / "settlement" / "artifacts"
 
 # what each operator becomes; an order both includes its bound or not, and turns round
 COMPARISONS = {
@@ -80,12 +82,10 @@ class Mutant:
         return _one_line(before + old + after), _one_line(before + self.new + after)
 
     def key(self, sources: dict[str, str]) -> str:
-        """A name that changes with the mutant and with the contracts into which it goes."""
+        """A name that changes with the mutant and with the code into which it goes."""
         old, new = self.texts(sources[self.file])
-        contracts = contracts_with(self.file, sources)
-        files = set(contracts).union(*(_imported(path, sources) for path in contracts))
-        compiled = {file: sources[file] for file in sources if file in files or file[-1] == "i"}
-        parts = [self.file, str(self.line), str(self.begin), old, new, digest(compiled)]
+        codes = [shipped_code(contract).hex() for contract in contracts_with(self.file, sources)]
+        parts = [self.file, str(self.line), str(self.begin), old, new, *codes]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
@@ -103,6 +103,18 @@ def read_sources() -> dict[str, str]:
     """Path -> text of our contracts, modules and interfaces, without those for tests."""
     paths = (*CONTRACTS.glob("*.vy"), *CONTRACTS.glob("modules/*.vy"), *CONTRACTS.glob("*/*.vyi"))
     return {str(path.relative_to(ROOT)): path.read_text() for path in sorted(paths)}
+
+
+@cache
+def shipped_code(contract: str) -> bytes:
+    """A contract's creation code as its artifact has it, without the compiler's note."""
+    text = (ARTIFACTS / f"{Path(contract).stem}.json").read_text()
+    return without_metadata(bytes.fromhex(json.loads(text)["bytecode"].removeprefix("0x")))
+
+
+def without_metadata(bytecode: bytes) -> bytes:
+    """Creation code without the compiler's note at its end, which holds a hash of the sources."""
+    return bytecode[: -int.from_bytes(bytecode[-2:], "big")]
 
 
 def contracts_with(file: str, sources: dict[str, str]) -> tuple[str, ...]:

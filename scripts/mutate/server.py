@@ -30,16 +30,18 @@ from vyper.exceptions import VyperException
 from vyper.ir import compile_ir
 
 from scripts.mutate.mutants import (
+    ARTIFACTS,
     ROOT,
     Mutant,
     contracts_with,
     lines_of_constructors,
     lines_with_constant,
+    shipped_code,
+    without_metadata,
 )
 from settlement import contracts as shipped
 
 TESTS = ("tests/unit/contracts", "tests/stateful", "tests/symbolic")
-ARTIFACTS = ROOT / "settlement" / "artifacts"
 # tests whose histories are long: they come after the others
 HISTORIES = "tests/stateful"
 # proofs on code that is cut out of the contracts, and where they cut
@@ -101,11 +103,6 @@ def _snekmate() -> dict[str, str]:
         str(path.relative_to(folder)): path.read_text()
         for path in (folder / "snekmate").rglob("*.vy*")
     }
-
-
-def without_metadata(bytecode: bytes) -> bytes:
-    """Creation code without the compiler's note at its end, which holds a hash of the sources."""
-    return bytecode[: -int.from_bytes(bytecode[-2:], "big")]
 
 
 class Server:
@@ -174,10 +171,7 @@ class Server:
         data = json.loads(self.kept_baseline.read_text())
         self.original = {name: bytes.fromhex(code) for name, code in data["original"].items()}
         for contract, code in self.original.items():
-            shipped_code = json.loads(self._artifact(self.artifacts, contract).read_text())[
-                "bytecode"
-            ]
-            if without_metadata(bytes.fromhex(shipped_code[2:])) != code:
+            if shipped_code(contract) != code:
                 raise RuntimeError(f"{contract} and its artifact differ: run `make artifacts`")
         return Baseline(
             data["seconds"],
