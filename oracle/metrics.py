@@ -85,15 +85,18 @@ class Metrics(Collector):
     def _stored(self) -> list[Metric]:
         with self._store.read() as session:
             found: list[Metric] = [*_counts(session), *self._due(session)]
-            block = session.scalar(select(CursorRow.block)) or 0
+            cursor = session.get(CursorRow, 1)
             replaced = session.scalar(
                 select(func.count()).select_from(TransactionRow).where(TransactionRow.attempt > 1)
             )
             wei = sum(session.scalars(select(FeeRow.wei)))
-        what = "The finalized block that the facts reach to."
+        if cursor is not None:
+            what = "The finalized block that the facts reach to."
+            found.append(_gauge("block", what, cursor.block))
+            what = "The operator's clock less the time of that block."
+            found.append(_gauge("clock_ahead_seconds", what, self._clock() - cursor.block_time))
         return [
             *found,
-            _gauge("block", what, block),
             _counter("replacements", "Attempts that took another's place.", replaced or 0),
             _counter("fees_wei", "What mined transactions have cost.", wei),
             _gauge("intake_paused", "Whether nothing is taken in.", self._gate.pause() is not None),

@@ -156,6 +156,12 @@ def test_the_endpoint_and_the_database_are_down_and_up(
     assert ("receipts", "SETTLED") not in found
 
 
+def test_how_far_the_clock_is_from_the_chain(bench: Bench, service: Service) -> None:
+    assert metrics(service)["clock_ahead_seconds", ""] == FINALITY  # a second a block
+    bench.ledger.time += 900
+    assert metrics(service)["clock_ahead_seconds", ""] == FINALITY + 900
+
+
 def test_the_pause_shows(bench: Bench, service: Service) -> None:
     assert metrics(service)["intake_paused", ""] == 0
     Gate(bench.store).close("moving house", bench.now())
