@@ -232,11 +232,11 @@ def _forget(session: Session, event: Event) -> None:
 
 def _make_due(session: Session, table: type[AttestationRow] | type[EscrowRow], which: Any) -> None:
     ended = or_(table.status == Status.SETTLED, table.reason == Reason.JOB_VOIDED)
-    session.execute(
-        update(table)
-        .where(which, ended)
-        .values(status=Status.ACCEPTED, reason=None, slot=None, transaction=None)
-    )
+    for row in session.scalars(select(table).where(which, ended)):
+        # one that somebody else had brought has no quorum of ours yet
+        waits = isinstance(row, AttestationRow) and row.registration is None
+        row.status = Status.WAITING if waits else Status.ACCEPTED
+        row.reason = row.slot = row.transaction = None
 
 
 def _apply_job(session: Session, event: JobEvent) -> None:

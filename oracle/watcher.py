@@ -103,7 +103,7 @@ class Watcher:
         finalized = self._chain.finalized()
         if cursor and self._is_gone(cursor, finalized):
             self._go_back(cursor)
-            return True
+            return True  # there is a longer chain to read
         first = cursor.block + 1 if cursor else self._deployment.block
         self.behind = finalized.number + 1 - first
         last = min(finalized.number, first + self._range - 1)
@@ -113,6 +113,8 @@ class Watcher:
             end = finalized if last == finalized.number else self._final(last)
             events = read(self._chain, first, end, before=cursor.block_hash if cursor else None)
             with self._store.write() as session:
+                if not _is_at(session, cursor):
+                    return True
                 self._advance(session, events, end)
         except LogRangeRefused:
             if first == last:
@@ -162,14 +164,9 @@ class Watcher:
                 high = middle
         common = checkpoints[low - 1] if low else None
         block = common.block if common else self._deployment.block - 1
-        self.reorgs += 1
-        _log.error(
-            "final blocks are gone, facts go back",
-            block=cursor.block,
-            block_hash=to_hex(cursor.block_hash),
-            to=block,
-        )
         with self._store.write() as session:
+            if not _is_at(session, cursor):
+                return
             subjects = roll_back(session, block)
             session.execute(delete(CheckpointRow).where(CheckpointRow.block > block))
             now = common.block_time if common else 0
@@ -179,6 +176,13 @@ class Watcher:
                 session.execute(delete(CursorRow))
             grace = self._deployment.grace_period
             rejudge(session, subjects.receipts(session), grace=grace, now=now)
+        self.reorgs += 1
+        _log.error(
+            "final blocks are gone, facts go back",
+            block=cursor.block,
+            block_hash=to_hex(cursor.block_hash),
+            to=block,
+        )
 
     def _advance(self, session: Session, events: Sequence[Event], end: Block) -> None:
         subjects = extend(session, events)
@@ -249,6 +253,14 @@ def _compare(first: int, last: int, events: Sequence[Event], again: Sequence[Eve
     if list(events) != list(again):
         what = f"asked twice for the logs up to block {last}, the endpoint gave"
         raise HistoryIncomplete(first, f"{what} {len(events)} and then {len(again)} of ours")
+
+
+def _is_at(session: Session, cursor: CursorRow | None) -> bool:
+    """Whether the facts still stand where they did: another process may have moved them."""
+    present = session.get(CursorRow, 1, with_for_update=True)
+    if cursor is None or present is None:
+        return cursor is present
+    return (present.block, present.block_hash) == (cursor.block, cursor.block_hash)
 
 
 def _thin_out(session: Session) -> None:

@@ -36,7 +36,7 @@ from settlement.models import JobTerms, SignedReceipt
 GWEI = 10**9
 PRICE = 50_000
 TOKEN = "the operators' shared token, long enough"
-WAIT = 120.0
+WAIT = 600.0
 """Seconds that a process may take for anything before the test gives up on it."""
 
 
@@ -249,11 +249,14 @@ class Process:
 
     def wait_until_settled(self, digest: bytes) -> ReceiptStatus:
         def settled() -> ReceiptStatus | None:
-            rpc(self.chain.w3, "evm_mine")
             with OracleClient(self.url) as client:
                 status = client.receipt(digest)
             assert status.status is not Status.REJECTED, status
-            return status if status.status is Status.SETTLED else None
+            if status.status is Status.SETTLED:
+                return status
+            if status.status is not Status.ACCEPTED:  # what is mined becomes final by new blocks
+                rpc(self.chain.w3, "evm_mine")
+            return None
 
         found = until("settling", settled)
         assert isinstance(found, ReceiptStatus)

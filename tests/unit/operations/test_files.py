@@ -1,4 +1,4 @@
-"""The files an operator takes over: every metric they name exists, and their own tools take them."""
+"""What an operator takes over: each metric it names exists, and its own tools take it."""
 
 import json
 import re

@@ -5,7 +5,18 @@ from dataclasses import replace
 
 import pytest
 from sqlalchemy import select
-from unit.oracle.bench import DEPLOYMENT, GRACE, Bench, digest_of, escrow, key_of, signed, terms
+from unit.oracle.bench import (
+    DEPLOYMENT,
+    GRACE,
+    Bench,
+    actor,
+    digest_of,
+    escrow,
+    evidence,
+    key_of,
+    signed,
+    terms,
+)
 from unit.oracle.ledger import FINALITY, Ledger
 
 from oracle.errors import (
@@ -17,7 +28,8 @@ from oracle.errors import (
     JobUnknown,
 )
 from oracle.facts import Event, Header, JobClosed, JobOpened, JobToppedUp, Settled
-from oracle.messages import JobState, Status
+from oracle.messages import ChallengeRequest, JobState, Status
+from oracle.projection import roll_back
 from oracle.rebuild import rebuild
 from oracle.store.tables import CheckpointRow, CursorRow, EnclaveRow, JobRow
 from oracle.watcher import MAX_HEADERS, Watcher
@@ -185,6 +197,57 @@ def test_an_endpoint_that_cuts_long_answers_short_is_caught_by_halves(bench: Ben
     what = f"asked twice for the logs up to block {last}, the endpoint gave 30 and then 38 of ours"
     assert (caught.value.block, caught.value.what) == (before + 1, what)
     assert cursor(bench).block == before
+
+
+@pytest.mark.parametrize("other", ["watcher", "rebuilding"])
+def test_facts_that_another_process_moved_meanwhile_get_no_hole_and_nothing_twice(
+    bench: Bench, other: str
+) -> None:
+    before = cursor(bench).block
+    bench.ledger.mine(lambda chain: chain.open(terms(1)))
+    bench.ledger.mine(lambda chain: chain.open(terms(2)))
+    bench.ledger.mine(), bench.ledger.mine()
+    height = len(bench.ledger._blocks)
+    headers = bench.ledger.headers
+    meanwhile = iter([True])
+
+    def slow(first: int, last: int) -> Sequence[Header]:
+        if next(meanwhile, False):
+            if other == "watcher":
+                Watcher(bench.store, bench.ledger, DEPLOYMENT).tick()
+            else:  # back to a chain that was shorter
+                with bench.store.write() as session:
+                    roll_back(session, before - 1)
+                    session.delete(session.get_one(CursorRow, 1))
+        return headers(first, last)
+
+    bench.ledger.headers = slow  # type: ignore[method-assign]
+    assert bench.watcher.tick() is True
+    bench.watch()
+    assert cursor(bench).block == height - 1 - FINALITY
+    assert bench.intake.job(key_of(terms(1))).funded == 100_000_000
+    assert bench.intake.job(key_of(terms(2))).funded == 100_000_000
+    check_rebuilt(bench)
+
+
+def test_an_attestation_that_somebody_else_brought_collects_its_quorum_if_that_is_gone(
+    bench: Bench,
+) -> None:
+    request = ChallengeRequest(node_id=1, enclave_key=actor("new").address)
+    it = evidence(bench.quorum.challenges(request), enclave="new")
+    digest = bench.quorum.submit(it).digest
+    fork = bench.ledger.latest()
+    brought, _ = bench.quorum.collect(it)
+    bench.ledger.mine(lambda chain: chain.register(brought))
+    bench.finalize()
+    assert bench.quorum.status(digest).status is Status.SETTLED
+    bench.ledger.reorganise(bench.ledger.latest() - fork)
+    for _ in range(8):
+        bench.ledger.hold()
+    bench.watch()
+    assert bench.quorum.status(digest).status is Status.WAITING
+    bench.rounds()
+    assert bench.quorum.status(digest).status is Status.SETTLED
 
 
 def test_blocks_that_do_not_follow_each_other_are_refused(bench: Bench) -> None:
