@@ -1,11 +1,12 @@
 """The HTTP API: reads the request, asks the service, writes the answer. Nothing is decided here."""
 
 import hmac
+from collections.abc import Callable
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, FastAPI, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -73,8 +74,18 @@ def _health(service: Service) -> APIRouter:
     return router
 
 
+def _taking_in(service: Service) -> Callable[[Request], None]:
+    def check(request: Request) -> None:
+        if request.method == "POST":
+            service.gate.check()
+
+    return check
+
+
 def _attestations(service: Service) -> APIRouter:
-    router = APIRouter(prefix="/v1", tags=["attestations"])
+    router = APIRouter(
+        prefix="/v1", tags=["attestations"], dependencies=[Depends(_taking_in(service))]
+    )
 
     @router.post("/attestations/challenges", status_code=HTTPStatus.CREATED)
     def create_challenges(request: ChallengeRequest) -> ChallengeSet:
@@ -102,7 +113,7 @@ def _attestations(service: Service) -> APIRouter:
 
 
 def _jobs(service: Service) -> APIRouter:
-    router = APIRouter(prefix="/v1", tags=["jobs"])
+    router = APIRouter(prefix="/v1", tags=["jobs"], dependencies=[Depends(_taking_in(service))])
 
     @router.post("/escrows", status_code=HTTPStatus.ACCEPTED)
     def submit_escrow(request: EscrowRequest) -> EscrowStatus:

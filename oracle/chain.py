@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import requests
-from eth_utils import to_checksum_address
+from eth_utils import keccak, to_checksum_address
 from hexbytes import HexBytes
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 from web3 import HTTPProvider, Web3
@@ -17,7 +17,7 @@ from web3.exceptions import (
     TransactionNotFound,
     Web3RPCError,
 )
-from web3.types import BlockIdentifier, FilterParams, TxParams
+from web3.types import BlockData, BlockIdentifier, FilterParams, TxParams
 
 from oracle.errors import ChainUnavailable, Delivery, LogRangeRefused, delivery_of, is_range_refusal
 from oracle.facts import (
@@ -29,6 +29,7 @@ from oracle.facts import (
     EnclaveRevoked,
     Event,
     Fees,
+    Header,
     JobAssigned,
     JobCancelled,
     JobClosed,
@@ -149,6 +150,23 @@ class RpcChain:
         return sorted(facts, key=lambda fact: (fact.place.block, fact.place.index))
 
     @_reading
+    def headers(self, first: int, last: int) -> list[Header]:
+        """The headers of these blocks, in order."""
+        ours = (self._deployment.vault, self._deployment.enclave_registry)
+        headers = []
+        for number in range(first, last + 1):
+            found = self._w3.eth.get_block(cast(BlockIdentifier, number))
+            bloom = bytes(found["logsBloom"])
+            headers.append(
+                Header(
+                    block=_block_of(found),
+                    parent=bytes(found["parentHash"]),
+                    logged=any(bloom_admits(bloom, address) for address in ours),
+                )
+            )
+        return headers
+
+    @_reading
     def committee(self) -> Committee:
         """The present committee."""
         functions = self._settlement.enclaves.functions
@@ -244,11 +262,30 @@ class RpcChain:
             return None
         return Mined(block=int(receipt["blockNumber"]), success=bool(receipt["status"]))
 
+    @_reading
+    def fee(self, transaction: bytes) -> int | None:
+        """What a transaction has cost in wei, None as long as it is not in a block."""
+        try:
+            receipt = self._w3.eth.get_transaction_receipt(HexBytes(transaction))
+        except TransactionNotFound:
+            return None
+        return int(receipt["gasUsed"]) * int(receipt["effectiveGasPrice"])
+
     def _block(self, which: BlockIdentifier) -> Block:
-        block = self._w3.eth.get_block(which)
-        return Block(
-            number=int(block["number"]), hash=bytes(block["hash"]), time=int(block["timestamp"])
-        )
+        return _block_of(self._w3.eth.get_block(which))
+
+
+def bloom_admits(bloom: bytes, address: str) -> bool:
+    """Whether a block with this `logsBloom` may hold a log of `address` (Yellow Paper, 4.4.1)."""
+    digest = keccak(hexstr=address)
+    bits = (int.from_bytes(digest[i : i + 2], "big") & 2047 for i in (0, 2, 4))
+    return all(int.from_bytes(bloom, "big") >> bit & 1 for bit in bits)
+
+
+def _block_of(block: BlockData) -> Block:
+    return Block(
+        number=int(block["number"]), hash=bytes(block["hash"]), time=int(block["timestamp"])
+    )
 
 
 def fact_of(event: events.Event) -> Event | None:

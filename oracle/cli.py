@@ -1,23 +1,31 @@
-"""`rapha-oracle`: serve, ask for the status, migrate the database."""
+"""`rapha-oracle`: serve, ask for the status, and what an operator does by hand."""
 
 import json
 import signal
-import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import structlog
 import typer
 import uvicorn
-from pydantic import ValidationError
-from sqlalchemy.exc import SQLAlchemyError
+from pydantic import TypeAdapter, ValidationError
 
 from oracle.api import create_app
 from oracle.client import OracleClient
+from oracle.commands import reconcile
+from oracle.commands.failures import UNTOLD, ending
 from oracle.config import OracleSettings
-from oracle.service import build
+from oracle.gate import Gate
+from oracle.rebuild import rebuild
+from oracle.service import build, wall_clock
 from oracle.store.database import Store
+from oracle.upkeep import retry, unfinished
 from settlement import logs
-from settlement.errors import RaphaError
+from settlement.deployment import load_deployment
+from settlement.errors import InvalidInput
+from settlement.types import Bytes32
 
 GRACEFUL = 1
 """Seconds that open requests have once the process is asked to end."""
@@ -53,8 +61,8 @@ def serve() -> None:
         )
     )
     # The server raises the signal that ended it again once it is done; ending is no failure.
-    for ending in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(ending, lambda *_: None)
+    for told in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(told, lambda *_: None)
     service.start()
     try:
         server.run()
@@ -79,6 +87,102 @@ def status(
 
 
 @app.command()
+def pause(
+    reason: Annotated[str, typer.Option(help="What clients are told.")] = "maintenance",
+    as_json: AsJson = False,
+) -> None:
+    """Take nothing in any more: answer 503 to what is handed in, until `resume`.
+
+    It outlives restarts. What was taken in before is worked on, and can be asked for.
+    """
+    with _store(OracleSettings()) as store:
+        found = Gate(store).close(reason, wall_clock())
+    _print(found.model_dump(), f"nothing is taken in ({found.reason})", as_json)
+
+
+@app.command()
+def resume(as_json: AsJson = False) -> None:
+    """Take things in again."""
+    with _store(OracleSettings()) as store:
+        was_paused = Gate(store).open()
+    text = "things are taken in again" if was_paused else "there was no pause"
+    _print({"was_paused": was_paused}, text, as_json)
+
+
+@app.command("retry")
+def retry_item(
+    digest: Annotated[
+        str, typer.Argument(help="A receipt's or attestation's digest, or an escrow's job id.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Judge anew what was rejected."""
+    settings = OracleSettings()
+    deployment = load_deployment(settings.deployment_file)
+    with _store(settings) as store:
+        retried = retry(store, deployment, _digest(digest), wall_clock)
+    lines = [f"{item.kind} {item.status} {item.reason or ''}".strip() for item in retried]
+    found = [item.model_dump(mode="json") for item in retried]
+    _print({"retried": found}, "\n".join(lines), as_json)
+
+
+@app.command()
+def drain(
+    timeout: Annotated[float, typer.Option(help="Seconds to wait at most.")] = 600.0,
+    as_json: AsJson = False,
+) -> None:
+    """Take nothing in any more, and wait until all that was taken in is final.
+
+    The oracle has to be running. Exit code 0 when it is so, 1 when it was not so in time.
+    """
+    settings = OracleSettings()
+    end = time.monotonic() + timeout
+    with _store(settings) as store:
+        Gate(store).close("draining", wall_clock())
+        while (left := unfinished(store)).total and time.monotonic() < end:
+            time.sleep(min(settings.poll_interval, max(end - time.monotonic(), 0)))
+    text = f"not final: {left}" if left.total else f"all is final; {left.waiting} wait for others"
+    _print({"drained": not left.total, "left": left.model_dump()}, text, as_json)
+    if left.total:
+        raise typer.Exit(1)
+
+
+@app.command("rebuild")
+def rebuild_facts(
+    check: Annotated[bool, typer.Option("--check", help="Only compare; change nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Build the facts from the chain alone, name every difference, and put them in place.
+
+    Exit code with --check: 0 equal, 1 differences. Without: 0 once the new facts are in place.
+    Exit code 2 when the chain or the database could not be read; nothing has changed then.
+    """
+    with ending(UNTOLD):
+        settings = OracleSettings()
+        service = build(settings)
+        try:
+            if not check:
+                service.store.migrate()
+            service.chain.check()
+            deployment = load_deployment(settings.deployment_file)
+            found = rebuild(service.store, service.chain, deployment, check_only=check)
+        finally:
+            service.stop()
+    lines = [f"block {found.block}, {found.events} events"]
+    lines += [
+        f"{it.table} {it.key}: {it.column} is {it.live}, rebuilt {it.rebuilt}"
+        for it in found.differences
+    ]
+    lines.append(f"{len(found.differences)} differences" if found.differences else "all equal")
+    _print(found.model_dump(mode="json"), "\n".join(lines), as_json)
+    if check and found.differences:
+        raise typer.Exit(1)
+
+
+app.command("reconcile")(reconcile.here)
+
+
+@app.command()
 def migrate(as_json: AsJson = False) -> None:
     """Bring the database to this version's schema; `serve` does so by itself."""
     store = Store(OracleSettings().database_url.get_secret_value())
@@ -92,25 +196,26 @@ def _print(value: dict[str, Any], text: str, as_json: bool) -> None:
     typer.echo(json.dumps(value) if as_json else text)
 
 
+@contextmanager
+def _store(settings: OracleSettings) -> Iterator[Store]:
+    store = Store(settings.database_url.get_secret_value())
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _digest(text: str) -> bytes:
+    try:
+        return TypeAdapter(Bytes32).validate_python(text)
+    except ValidationError as error:
+        raise InvalidInput(f"{text} is not a 32-byte 0x-prefixed digest") from error
+
+
 def main() -> None:
     """The console entry point: typed errors become one line on standard error and exit code 1."""
-    try:
+    with ending(1):
         app()
-    except ValidationError as error:
-        fields = "; ".join(
-            f"RAPHA_ORACLE_{'_'.join(map(str, part['loc'])).upper()}: {part['msg']}"
-            for part in error.errors(include_input=False)
-        )
-        _fail("ConfigurationInvalid", fields)
-    except RaphaError as error:
-        _fail(error.code, str(error))
-    except SQLAlchemyError as error:
-        _fail("StoreUnavailable", type(error).__name__)
-
-
-def _fail(code: str, detail: str) -> None:
-    typer.echo(json.dumps({"event": "failed", "code": code, "detail": detail}), err=True)
-    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -132,6 +132,34 @@ class NotRelaying(RaphaError, RuntimeError):
         super().__init__("this operator relays nothing; use the relaying operator's address")
 
 
+class ItemUnknown(NotKnown):
+    """No receipt, escrow or attestation by this digest was handed in."""
+
+    def __init__(self, digest: bytes) -> None:
+        self.digest = digest
+        super().__init__(f"no receipt, escrow or attestation {to_hex(digest)} was handed in")
+
+
+class NotRejected(InvalidInput):
+    """Only what was rejected can be tried again; all else is on its way by itself."""
+
+    def __init__(self, digest: bytes, status: str) -> None:
+        self.digest = digest
+        self.item_status = status
+        super().__init__(f"{to_hex(digest)} is {status}; only what is REJECTED can be retried")
+
+
+class IntakePaused(RaphaError):
+    """The operator takes nothing in for now; what was handed in before can be asked for."""
+
+    final = False
+
+    def __init__(self, reason: str, retry_after: int) -> None:
+        self.reason = reason
+        self.retry_after = retry_after
+        super().__init__(f"nothing is taken in for now ({reason}); come again later")
+
+
 class ConfigurationRefused(InvalidInput):
     """The oracle does not start with this configuration."""
 
@@ -173,6 +201,52 @@ class LogRangeRefused(RaphaError):
         self.first = first
         self.last = last
         super().__init__(f"the endpoint refuses logs of blocks {first} to {last} at once")
+
+
+class FinalityWentBack(RaphaError):
+    """The endpoint calls less final than the facts rest on: it lags, or it is on another chain."""
+
+    final = False
+
+    def __init__(self, block: int, finalized: int) -> None:
+        self.block = block
+        self.finalized = finalized
+        super().__init__(
+            f"the facts reach to block {block}, the endpoint calls only {finalized} final; "
+            "it lags behind, or follows another chain: use another endpoint if it stays so"
+        )
+
+
+class ForkNotLonger(RaphaError):
+    """The endpoint has another block where the facts stand, and no longer final chain to show."""
+
+    final = False
+
+    def __init__(self, block: int, known: bytes, found: bytes) -> None:
+        self.block = block
+        self.known = known
+        self.found = found
+        super().__init__(
+            f"block {block} is {to_hex(known)} in the facts and {to_hex(found)} at the endpoint, "
+            "which is final no further than that; nothing is changed for a chain that is not longer"
+        )
+
+
+class HistoryIncomplete(RaphaError):
+    """What the endpoint answered about the past does not hold together: something is missing.
+
+    Nothing is written then. Where the hole lies before `block`, rebuilding the facts mends it.
+    """
+
+    final = False
+
+    def __init__(self, block: int, what: str) -> None:
+        self.block = block
+        self.what = what
+        super().__init__(
+            f"block {block}: {what}; if it stays so, use another endpoint, or rebuild the facts "
+            "(rapha-oracle rebuild)"
+        )
 
 
 class TransactionRefused(RaphaError):

@@ -20,6 +20,19 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Header:
+    """A block with its parent's hash; `logged` is whether our contracts may have logged in it.
+
+    Where `logged` is False they have not: a bloom filter has false positives, and no false
+    negatives.
+    """
+
+    block: Block
+    parent: bytes
+    logged: bool
+
+
+@dataclass(frozen=True)
 class Place:
     """Where in the chain an event stands."""
 
@@ -194,6 +207,9 @@ class Chain(Protocol):
     def events(self, first: int, last: int) -> Sequence[Event]:
         """All events of vault and enclave registry in these blocks, in order. LogRangeRefused."""
 
+    def headers(self, first: int, last: int) -> Sequence[Header]:
+        """The headers of these blocks, in order; one request each."""
+
     def committee(self) -> Committee:
         """The present committee."""
 
@@ -232,3 +248,6 @@ class Chain(Protocol):
 
     def mined(self, transaction: bytes) -> Mined | None:
         """A transaction's receipt, None as long as it is not in a block."""
+
+    def fee(self, transaction: bytes) -> int | None:
+        """What a transaction has cost in wei, None as long as it is not in a block."""

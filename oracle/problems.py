@@ -66,11 +66,13 @@ def problem_of(error: RaphaError) -> Problem:
 
 
 def respond(problem: Problem) -> Response:
-    """A problem document as an HTTP response."""
+    """A problem document as an HTTP response; `retry_after` (seconds) as a header as well."""
+    wait = problem.data.get("retry_after")
     return Response(
         problem.model_dump_json(),
         status_code=problem.status,
         media_type="application/problem+json",
+        headers=None if wait is None else {"retry-after": str(wait)},
     )
 
 

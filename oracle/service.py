@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy.exc import SQLAlchemyError
 
+from oracle.accountant import Accountant
 from oracle.attestation.collateral import CollateralSource, FileCollateral
 from oracle.attestation.pccs import PccsClient, PccsCollateral
 from oracle.attestation.policy import TcbPolicy
@@ -20,6 +21,7 @@ from oracle.committee import CommitteePolicy, Operator
 from oracle.config import OracleSettings, check_for_real_money, read_key, read_token
 from oracle.errors import ChainUnavailable, NotRelaying, SecretFileInvalid
 from oracle.facts import Chain
+from oracle.gate import Gate
 from oracle.intake import Intake
 from oracle.loops import Loop
 from oracle.messages import Readiness
@@ -33,6 +35,9 @@ from settlement.deployment import load_deployment
 
 STOP_TIMEOUT = 1.0
 """Seconds that each loop has to end."""
+
+FEE_INTERVAL = 15.0
+"""Seconds between looks for transactions whose cost is not known yet."""
 
 _OK = "ok"
 _log = structlog.get_logger(__name__)
@@ -58,7 +63,9 @@ class Service:
     _quorum: Quorum | None = None
     relayer: Relayer | None = None
     peers: tuple[PeerClient, ...] = ()
+    clock: Callable[[], int] = wall_clock
     loops: list[Loop] = field(init=False)
+    gate: Gate = field(init=False)
     metrics: Metrics = field(init=False)
 
     def __post_init__(self) -> None:
@@ -67,7 +74,11 @@ class Service:
             self.loops.append(Loop("quorum", self._quorum.tick, self.poll_interval))
         if self.relayer is not None:
             self.loops.append(Loop("relayer", self.relayer.tick, self.poll_interval))
-        self.metrics = Metrics(self.store, self.watcher, self.loops)
+            self.loops.append(Loop("fees", Accountant(self.store, self.chain).tick, FEE_INTERVAL))
+        self.gate = Gate(self.store)
+        self.metrics = Metrics(
+            self.store, self.chain, self.watcher, self.gate, self.loops, self.clock
+        )
 
     @property
     def quorum(self) -> Quorum:
@@ -120,7 +131,7 @@ class Service:
 
     def readiness(self) -> Readiness:
         """Whether every part does its work now; each is asked, none is remembered as well."""
-        checks = {"database": self._database(), "chain": self._rpc()}
+        checks = {"database": self._database(), "chain": self._rpc(), "intake": self._intake()}
         checks |= {loop.name: loop.trouble() or _OK for loop in self.loops}
         behind = self.watcher.behind
         if behind is None or behind > self.max_lag:
@@ -135,6 +146,13 @@ class Service:
         except SQLAlchemyError as error:
             return type(error).__name__
         return _OK
+
+    def _intake(self) -> str:
+        try:
+            pause = self.gate.pause()
+        except SQLAlchemyError as error:
+            return type(error).__name__
+        return f"paused: {pause.reason}" if pause else _OK
 
     def _rpc(self) -> str:
         try:
@@ -198,6 +216,7 @@ def build(settings: OracleSettings, clock: Callable[[], int] = wall_clock) -> Se
         _quorum=quorum,
         relayer=relayer,
         peers=peers,
+        clock=clock,
     )
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 BUSY_TIMEOUT = 10_000
 """Milliseconds that a SQLite connection waits for another one's write."""
 
-_MIGRATIONS = Path(__file__).parent / "migrations"
+MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 class Store:
@@ -70,7 +70,7 @@ class Store:
 def alembic_config(connection: Connection) -> Config:
     """Alembic's configuration, on an open connection."""
     config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
     return config
 

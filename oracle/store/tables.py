@@ -235,3 +235,50 @@ class CursorRow(Table):
     block: Mapped[int] = mapped_column(BigInteger)
     block_hash: Mapped[bytes] = mapped_column(LargeBinary(32))
     block_time: Mapped[int] = mapped_column(BigInteger)
+
+
+class ChainEventRow(Table):
+    """An event as the finalized chain has it: all other facts are derived from these, in order.
+
+    `kind` is the fact's class in `oracle.facts`, `subject` the job, enclave key or measurement that
+    it speaks of (hex), `fields` the rest of it as JSON.
+    """
+
+    __tablename__ = "chain_events"
+
+    block: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    position: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    kind: Mapped[str] = mapped_column(String(32))
+    subject: Mapped[str] = mapped_column(String(66), index=True)
+    transaction: Mapped[bytes] = mapped_column(LargeBinary(32))
+    fields: Mapped[str] = mapped_column(Text)
+
+
+class CheckpointRow(Table):
+    """A final block that the cursor stood at: where facts can go back to when the chain does."""
+
+    __tablename__ = "checkpoints"
+
+    block: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    block_hash: Mapped[bytes] = mapped_column(LargeBinary(32))
+    block_time: Mapped[int] = mapped_column(BigInteger)
+
+
+class PauseRow(Table):
+    """That nothing is taken in: one row while it is so. `since` is Unix seconds."""
+
+    __tablename__ = "pause"
+    __table_args__ = (CheckConstraint("id = 1", name="singleton"),)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    reason: Mapped[str] = mapped_column(Text)
+    since: Mapped[int] = mapped_column(BigInteger)
+
+
+class FeeRow(Table):
+    """What a mined transaction of ours has cost, in wei."""
+
+    __tablename__ = "fees"
+
+    transaction: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    wei: Mapped[int] = mapped_column(Unsigned64)

@@ -249,6 +249,7 @@ class Bench:
             poll_interval=0.01,
             _quorum=self.quorum if relay else None,
             relayer=self.relayer if relay else None,
+            clock=self.now,
         )
 
     def watch(self) -> None:

@@ -24,6 +24,7 @@ from oracle.facts import (
     EnclaveRevoked,
     Event,
     Fees,
+    Header,
     JobAssigned,
     JobCancelled,
     JobClosed,
@@ -376,6 +377,18 @@ class Ledger:
             raise LogRangeRefused(first, last)
         return [e for e in self.state.events if first <= e.place.block <= last]
 
+    def headers(self, first: int, last: int) -> Sequence[Header]:
+        self._reach()
+        logged = {event.place.block for event in self.state.events}
+        return [
+            Header(
+                self._blocks[number][0],
+                parent=self._blocks[number - 1][0].hash if number else bytes(32),
+                logged=number in logged,
+            )
+            for number in range(first, last + 1)
+        ]
+
     def committee(self) -> Committee:
         self._reach()
         return Committee(self.state.epoch, self.state.threshold)
@@ -468,6 +481,10 @@ class Ledger:
     def mined(self, transaction: bytes) -> Mined | None:
         self._reach()
         return self.state.receipts.get(transaction)
+
+    def fee(self, transaction: bytes) -> int | None:
+        self._reach()
+        return 100_000 * self.base_fee if transaction in self.state.receipts else None
 
     def calldata_by_nonce(self) -> dict[int, set[bytes]]:
         """All that was ever sent under each nonce."""

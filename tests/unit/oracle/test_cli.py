@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from alembic.script import ScriptDirectory
 
 from oracle import cli
+from oracle.store.database import MIGRATIONS
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -33,4 +35,6 @@ def test_migrate_prints_the_revision(
     monkeypatch.setenv("RAPHA_ORACLE_RPC_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("RAPHA_ORACLE_DATABASE_URL", f"sqlite:///{tmp_path / 'oracle.db'}")
     assert run(monkeypatch, "migrate", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == {"revision": "0002"}
+    assert json.loads(capsys.readouterr().out) == {
+        "revision": ScriptDirectory(str(MIGRATIONS)).get_current_head()
+    }

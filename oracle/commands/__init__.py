@@ -1,0 +1,1 @@
+"""`rapha`: the commands by which anybody checks what the others claim."""

@@ -1,0 +1,263 @@
+"""One relaying oracle over the real contracts: its parts in this process, or as a process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+from anvil import Chain, key
+from sqlalchemy import select
+
+from oracle.chain import RpcChain
+from oracle.client import OracleClient, OracleUnavailable
+from oracle.clients.edge.devplatform import DevPlatform
+from oracle.intake import Intake
+from oracle.messages import EscrowRequest, ReceiptStatus, Status
+from oracle.reconcile import reconcile
+from oracle.relayer import Relayer, RelayPolicy
+from oracle.store.database import Store
+from oracle.store.tables import ReceiptRow
+from oracle.transactions import FeePolicy
+from oracle.watcher import Watcher
+from scripts.chain import ROOT, die_with_parent, free_port, rpc
+from settlement.contracts import Claim
+from settlement.models import JobTerms, SignedReceipt
+
+GWEI = 10**9
+PRICE = 50_000
+TOKEN = "the operators' shared token, long enough"
+WAIT = 600.0
+"""Seconds that a process may take for anything before the test gives up on it."""
+
+
+def url_of(chain: Chain) -> str:
+    return str(chain.w3.provider.endpoint_uri)  # type: ignore[attr-defined]
+
+
+def until(what: str, ask: Callable[[], Any]) -> Any:
+    """The first answer that is something; another process is waited for."""
+    end = time.monotonic() + WAIT
+    while time.monotonic() < end:
+        if answer := ask():
+            return answer
+        time.sleep(0.1)
+    raise AssertionError(f"{what} did not happen")
+
+
+class Oracle:
+    """The oracle's parts on a database of their own. `ahead` is what its clock is wrong by."""
+
+    def __init__(self, chain: Chain, database: Path, *, url: str | None = None, ahead: int = 0):
+        self.chain = chain
+        self.ahead = ahead
+        self.store = Store(f"sqlite:///{database}")
+        self.store.migrate()
+        view = RpcChain(url or url_of(chain), chain.deployment)
+        self.watcher = Watcher(self.store, view, chain.deployment)
+        self.intake = Intake(self.store, chain.deployment, self.clock)
+        rpc(chain.w3, "anvil_setBalance", key("relayer").address, hex(10**21))
+        policy = RelayPolicy(fees=FeePolicy(min_tip=GWEI, max_fee=1_000 * GWEI), patience=5)
+        self.relayer = Relayer(
+            self.store, view, chain.deployment, key("relayer"), policy, self.clock
+        )
+
+    def clock(self) -> int:
+        return int(self.chain.w3.eth.get_block("latest")["timestamp"]) + self.ahead
+
+    def watch(self) -> None:
+        while self.watcher.tick():
+            pass
+
+    def round(self) -> None:
+        """The watcher and the relayer once, then a block."""
+        self.watch()
+        self.relayer.tick()
+        rpc(self.chain.w3, "evm_mine")
+
+    def rounds(self, count: int = 8) -> None:
+        for _ in range(count):
+            self.round()
+
+    def hand_in(self, claim: Claim) -> ReceiptStatus:
+        return self.intake.submit_receipt(claim.signed)
+
+    def escrow(self, terms: JobTerms) -> EscrowRequest:
+        return EscrowRequest(terms=terms, authorization=self.chain.payer.authorize(terms))
+
+    def statuses(self) -> dict[int, tuple[str, str | None]]:
+        """By records each receipt's status and reason."""
+        with self.store.read() as session:
+            return {
+                row.records: (row.status, row.reason) for row in session.scalars(select(ReceiptRow))
+            }
+
+
+def check_ledger(chain: Chain, store: Store, paid: dict[bytes, int]) -> None:
+    """Each job has been paid exactly this; and store, events, vault and USDC agree."""
+    assert {job: chain.payer.job(job).paid for job in paid} == paid
+    report = reconcile(chain.w3, chain.deployment, store=store)
+    assert [str(difference) for difference in report.differences] == []
+
+
+# An endpoint with a mind of its own
+
+
+@dataclass
+class Endpoint:
+    """A proxy in front of the chain: `rewrite` may change a request, or answer it itself."""
+
+    behind: str
+    rewrite: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda request: None
+    requests: list[dict[str, Any]] = field(default_factory=list)
+
+    def answer(self, request: dict[str, Any]) -> Any:
+        self.requests.append(request)
+        if (own := self.rewrite(request)) is not None:
+            return {"jsonrpc": "2.0", "id": request["id"], **own}
+        return httpx.post(self.behind, json=request, timeout=30).json()
+
+
+@contextmanager
+def endpoint(chain: Chain) -> Iterator[tuple[Endpoint, str]]:
+    """A proxy in front of the chain, and its URL."""
+    proxy = Endpoint(url_of(chain))
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            answer = json.dumps(proxy.answer(body)).encode()
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing: what the test needs to know is in `requests`."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield proxy, f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+# The oracle as a process
+
+
+class Process:
+    """`rapha-oracle serve` for a chain, in a folder of its own."""
+
+    def __init__(self, chain: Chain, folder: Path) -> None:
+        self.chain, self.folder = chain, folder
+        self.port = free_port()
+        self.database = folder / "oracle.db"
+        platform = DevPlatform.create(
+            int(chain.w3.eth.get_block("latest")["timestamp"]) - 3600,
+            chain_id=chain.deployment.chain_id,
+        )
+        rpc(chain.w3, "anvil_setBalance", key("relayer").address, hex(10**21))
+        (folder / "root.der").write_bytes(platform.root_der)
+        self.settings = {
+            "PORT": str(self.port),
+            "RPC_URL": url_of(chain),
+            "DATABASE_URL": f"sqlite:///{self.database}",
+            "DEPLOYMENT_FILE": self._file("deployment.json", chain.deployment.model_dump_json()),
+            "COLLATERAL_FILE": self._file("collateral.json", platform.collateral_json()),
+            "DEV_ROOT_FILE": str(folder / "root.der"),
+            "PEER_TOKEN_FILE": self._file("token", TOKEN),
+            "COMMITTEE_KEY_FILE": self._file("committee.key", key("operator 0").key.hex()),
+            "RELAY": "true",
+            "RELAYER_KEY_FILE": self._file("relayer.key", key("relayer").key.hex()),
+            "POLL_INTERVAL": "0.2",
+            "MIN_TIP": str(GWEI),
+        }
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def _file(self, name: str, content: str) -> str:
+        path = self.folder / name
+        path.write_text(content)
+        return str(path)
+
+    @property
+    def env(self) -> dict[str, str]:
+        own = {f"RAPHA_ORACLE_{name}": value for name, value in self.settings.items()}
+        return {**os.environ, **own, "PYTHONPATH": str(ROOT)}
+
+    def start(self, log: Path | None = None) -> None:
+        """Start it, and wait until it is ready."""
+        output = (log or Path(os.devnull)).open("ab")
+        with output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "oracle.cli", "serve"],
+                stdout=output,
+                stderr=output,
+                env=self.env,
+                cwd=self.folder,
+                preexec_fn=die_with_parent,
+            )
+        until("getting ready", self.is_ready)
+
+    def is_ready(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, "the oracle ended"
+        try:
+            with OracleClient(self.url) as client:
+                return client.health().ready
+        except OracleUnavailable:
+            return False
+
+    def end(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """End it; its exit code."""
+        assert self.process is not None
+        self.process.send_signal(how)
+        return self.process.wait(WAIT)
+
+    def command(self, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+        """`rapha-oracle` with these arguments."""
+        env = {**self.env, **{f"RAPHA_ORACLE_{name}": value for name, value in changes.items()}}
+        return subprocess.run(
+            [sys.executable, "-m", "oracle.cli", *arguments],
+            capture_output=True,
+            text=True,
+            env=env,
+            cwd=self.folder,
+            timeout=WAIT,
+            check=False,
+        )
+
+    def hand_in(self, signed: SignedReceipt) -> ReceiptStatus:
+        with OracleClient(self.url) as client:
+            return client.submit_receipt(signed)
+
+    def wait_until_settled(self, digest: bytes) -> ReceiptStatus:
+        def settled() -> ReceiptStatus | None:
+            with OracleClient(self.url) as client:
+                status = client.receipt(digest)
+            assert status.status is not Status.REJECTED, status
+            if status.status is Status.SETTLED:
+                return status
+            if status.status is not Status.ACCEPTED:  # what is mined becomes final by new blocks
+                rpc(self.chain.w3, "evm_mine")
+            return None
+
+        found = until("settling", settled)
+        assert isinstance(found, ReceiptStatus)
+        return found
