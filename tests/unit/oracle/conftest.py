@@ -1,9 +1,40 @@
 """One oracle on a real database and an in-memory ledger."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import postgres
 import pytest
 from unit.oracle.bench import Bench
+
+from oracle.store.database import Store
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[postgres.Cluster]:
+    """A PostgreSQL server; where none is installed, what asks for it fails and says so."""
+    with postgres.cluster() as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database without a schema, of each kind in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'store.db'}"
+    found: postgres.Cluster = request.getfixturevalue("cluster")
+    return found.create()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def migrated(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database with the present schema, of each kind in turn."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path / 'store.db'}"
+        Store(url).migrate()
+        return url
+    found: postgres.Cluster = request.getfixturevalue("cluster")
+    return found.create_migrated()
 
 
 @pytest.fixture
