@@ -178,7 +178,7 @@ class ScopeMissing(RaphaError, PermissionError):
 
     def __init__(self, scope: str) -> None:
         self.scope = scope
-        super().__init__(f"the API key lacks the scope {scope!r}")
+        super().__init__(f"the API key lacks the scope '{scope}'")
 
 
 class ApiKeyUnknown(NotKnown):

@@ -68,8 +68,18 @@ BEGINNING = Position(0, 0)
 class Feed:
     """The changes in one database."""
 
-    def __init__(self, store: Store, *, followers: int = FOLLOWERS, poll: float = POLL) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        followers: int = FOLLOWERS,
+        poll: float = POLL,
+        heartbeat: float = HEARTBEAT,
+        send_timeout: float = SEND_TIMEOUT,
+    ) -> None:
         self._store = store
+        self._heartbeat = heartbeat
+        self._send_timeout = send_timeout
         self._most = followers
         self._poll = poll
         self._following = 0
@@ -120,7 +130,11 @@ class Feed:
         if self._following >= self._most:
             raise TooManyFollowers(self._most, RETRY_AFTER)
         return _Stream(
-            self._changes(after, job), self, ping=HEARTBEAT, send_timeout=SEND_TIMEOUT, sep="\n"
+            self._changes(after, job),
+            self,
+            ping=self._heartbeat,
+            send_timeout=self._send_timeout,
+            sep="\n",
         )
 
     @property
