@@ -1,20 +1,13 @@
 """One oracle on a real database and an in-memory ledger."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import postgres
 import pytest
+from postgres import cluster as cluster
 from unit.oracle.bench import Bench
 
 from oracle.store.database import Store
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[postgres.Cluster]:
-    """A PostgreSQL server; where none is installed, what asks for it fails and says so."""
-    with postgres.cluster() as running:
-        yield running
+from scripts.postgres import Cluster
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -22,7 +15,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A database without a schema, of each kind in turn."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'store.db'}"
-    found: postgres.Cluster = request.getfixturevalue("cluster")
+    found: Cluster = request.getfixturevalue("cluster")
     return found.create()
 
 
@@ -33,7 +26,7 @@ def migrated(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         url = f"sqlite:///{tmp_path / 'store.db'}"
         Store(url).migrate()
         return url
-    found: postgres.Cluster = request.getfixturevalue("cluster")
+    found: Cluster = request.getfixturevalue("cluster")
     return found.create_migrated()
 
 

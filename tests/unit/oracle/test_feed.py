@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import postgres
 import pytest
 from sqlalchemy import select
 from starlette.types import Message, Receive, Scope, Send
@@ -26,6 +25,7 @@ from oracle.feed import BEGINNING, Feed, Position
 from oracle.messages import ChallengeRequest, Change, ChangeKind
 from oracle.store.database import Store
 from oracle.store.tables import JobRow, MeasurementRow, ReceiptRow
+from scripts.postgres import Cluster
 
 NOBODY: Scope = {"type": "http", "asgi": {}, "method": "GET", "path": "/", "headers": []}
 
@@ -115,7 +115,7 @@ def test_what_is_no_position_of_ours_is_refused(feed: Feed, position: str) -> No
 
 
 def test_an_earlier_transaction_that_commits_later_is_not_passed_over(
-    cluster: postgres.Cluster, tmp_path: Path
+    cluster: Cluster, tmp_path: Path
 ) -> None:
     bench = Bench.create(tmp_path, url=cluster.create_migrated())
     early, late = Store(str(bench.store.engine.url)), Feed(bench.store)

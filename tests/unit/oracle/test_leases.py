@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
-import postgres
 import pytest
 from sqlalchemy import select, text
 
@@ -17,6 +16,7 @@ from oracle.store.intake_tables import LeaseRow
 from oracle.store.leases import Leader, Leases
 from oracle.store.tables import MeasurementRow
 from scripts.chain import ROOT
+from scripts.postgres import Cluster
 
 NAME = "watcher"
 
@@ -34,7 +34,7 @@ def leases(store: Store) -> Leases:
 
 
 @pytest.fixture
-def postgresql(cluster: postgres.Cluster) -> Iterator[Store]:
+def postgresql(cluster: Cluster) -> Iterator[Store]:
     store = Store(cluster.create_migrated())
     yield store
     store.close()

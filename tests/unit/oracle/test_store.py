@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import postgres
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
@@ -17,6 +16,7 @@ from sqlalchemy.schema import CreateTable
 
 from oracle.store.database import Store, alembic_config
 from oracle.store.tables import CursorRow, EnclaveRow, JobRow, Table
+from scripts.postgres import Cluster
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_there_is_one_cursor(store: Store) -> None:
         session.add(row)
 
 
-def test_postgresql_is_set_to_keep_what_it_says_it_keeps(cluster: postgres.Cluster) -> None:
+def test_postgresql_is_set_to_keep_what_it_says_it_keeps(cluster: Cluster) -> None:
     url = cluster.create_migrated()
     cluster.run(f"ALTER DATABASE {make_url(url).database} SET synchronous_commit = 'off'")
     store = Store(url)
@@ -171,7 +171,7 @@ def test_a_reader_sees_one_state(store: Store) -> None:
         assert reading.get(EnclaveRow, "0x1") is not None
 
 
-def test_a_reader_can_write_nothing_in_postgresql(cluster: postgres.Cluster) -> None:
+def test_a_reader_can_write_nothing_in_postgresql(cluster: Cluster) -> None:
     store = Store(cluster.create_migrated())
     with store.read() as session:
         session.add(enclave("0x1", 1))
@@ -201,7 +201,7 @@ def test_whoever_writes_alone_reads_what_stays_so(store: Store, second: str) -> 
     assert order == [["0x1"]]
 
 
-def test_postgresql_lets_shared_writes_run_side_by_side(cluster: postgres.Cluster) -> None:
+def test_postgresql_lets_shared_writes_run_side_by_side(cluster: Cluster) -> None:
     store = Store(cluster.create_migrated())
     with store.share() as one, store.share() as other:
         one.add(enclave("0x1", 1))
