@@ -74,6 +74,13 @@ def test_each_scope_opens_its_routes_and_no_other(bench: Bench, policy: AccessPo
                     assert (answer.status_code, answer.json()["scope"]) == (403, other)
 
 
+def test_the_operators_token_may_look_like_a_key(bench: Bench) -> None:
+    with serving(bench, CLOSED) as (service, http):
+        service.peer_token = "rapha_" + "x" * 32
+        answer = http.post("/v1/committee/challenges", json={}, headers=bearer(service.peer_token))
+    assert (answer.status_code, answer.json()["code"]) == (422, "MalformedRequest")
+
+
 def test_health_is_open_to_all(bench: Bench) -> None:
     with serving(bench, CLOSED) as (_, http):
         assert http.get("/healthz").status_code == 200
