@@ -18,6 +18,7 @@ from oracle.commands import reconcile
 from oracle.commands.failures import UNTOLD, ending
 from oracle.config import OracleSettings
 from oracle.gate import Gate
+from oracle.keys import ApiKey, ApiKeys, Scope
 from oracle.rebuild import rebuild
 from oracle.service import build, wall_clock
 from oracle.store.database import Store
@@ -30,6 +31,18 @@ from settlement.types import Bytes32
 GRACEFUL = 1
 """Seconds that open requests have once the process is asked to end."""
 
+MAX_HEADER = 16 * 1024
+"""Bytes that a request's line and headers may have."""
+
+KEEP_ALIVE = 5
+"""Seconds that an idle connection is kept."""
+
+MAX_CONNECTIONS = 1_000
+"""Connections and requests at a time; the server refuses more with 503."""
+
+MAX_NAME = 64
+"""Characters of a key's name."""
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 app = typer.Typer(
@@ -39,6 +52,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+keys = typer.Typer(help="The API keys of this oracle's database.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
 
 _log = structlog.get_logger(__name__)
 
@@ -57,6 +73,11 @@ def serve() -> None:
             port=settings.port,
             log_config=None,
             server_header=False,
+            access_log=False,
+            http="h11",  # the one that bounds a request's headers
+            h11_max_incomplete_event_size=MAX_HEADER,
+            timeout_keep_alive=KEEP_ALIVE,
+            limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=GRACEFUL,
         )
     )
@@ -190,6 +211,65 @@ def migrate(as_json: AsJson = False) -> None:
     revision = store.revision()
     store.close()
     _print({"revision": revision}, f"database is at revision {revision}", as_json)
+
+
+@keys.command("add")
+def add_key(
+    name: Annotated[str, typer.Argument(help="Whose key it is, for people; up to 64 characters.")],
+    scope: Annotated[list[Scope], typer.Option(help="What it may do; give it several times.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make a key and show it, this once."""
+    if not 0 < len(name) <= MAX_NAME or not name.isprintable():
+        raise typer.BadParameter(f"1 to {MAX_NAME} printable characters", param_hint="NAME")
+    with _keys() as kept:
+        key, token = kept.add(name, set(scope))
+    text = f"{token}\n{key.key_id} may {', '.join(sorted(key.scopes))}; keep it, it is shown once"
+    _print({**_shown(key), "token": token}, text, as_json)
+
+
+@keys.command("list")
+def list_keys(as_json: AsJson = False) -> None:
+    """Show all keys there ever were, without their secrets."""
+    with _keys() as kept:
+        found = kept.all()
+    lines = [
+        f"{key.key_id}  {'revoked' if key.revoked_at else 'valid':8}"
+        f"{' '.join(sorted(key.scopes)):22}{key.name}"
+        for key in found
+    ]
+    _print({"keys": [_shown(key) for key in found]}, "\n".join(lines) or "no keys", as_json)
+
+
+@keys.command("revoke")
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(help="The key's id, as `keys list` shows it.")],
+    as_json: AsJson = False,
+) -> None:
+    """End a key; oracles that run refuse it within two seconds."""
+    with _keys() as kept:
+        key = kept.revoke(key_id)
+    _print(_shown(key), f"{key.key_id} ({key.name}) is revoked", as_json)
+
+
+@contextmanager
+def _keys() -> Iterator[ApiKeys]:
+    store = Store(OracleSettings().database_url.get_secret_value())
+    try:
+        store.migrate()
+        yield ApiKeys(store, wall_clock)
+    finally:
+        store.close()
+
+
+def _shown(key: ApiKey) -> dict[str, Any]:
+    return {
+        "id": key.key_id,
+        "name": key.name,
+        "scopes": sorted(key.scopes),
+        "created_at": key.created_at,
+        "revoked_at": key.revoked_at,
+    }
 
 
 def _print(value: dict[str, Any], text: str, as_json: bool) -> None:

@@ -3,18 +3,23 @@
 It does not retry: callers know how long an answer is still worth waiting for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
+from httpx_sse import SSEError, connect_sse
 from pydantic import TypeAdapter, ValidationError
 
 from oracle.messages import (
+    HEARTBEAT,
+    MAX_RECEIPTS,
     AttestationStatus,
     Authorization,
     ChallengeRequest,
     ChallengeSet,
+    Change,
+    ChangeKind,
     EscrowRequest,
     EscrowStatus,
     Evidence,
@@ -25,6 +30,9 @@ from oracle.messages import (
     PeerChallenge,
     Problem,
     Readiness,
+    ReceiptAnswer,
+    ReceiptAnswers,
+    ReceiptBatch,
     ReceiptStatus,
     SignatureAnswer,
     SignatureRequest,
@@ -41,13 +49,17 @@ _TOO_MANY_REQUESTS = 429
 
 
 class OracleUnavailable(RaphaError, ConnectionError):
-    """No usable answer for now: no connection, a timeout, or the oracle's own trouble (5xx)."""
+    """No usable answer for now: no connection, a timeout, or the oracle's own trouble (5xx).
+
+    `retry_after` is the seconds that the oracle asks for, None when it did not say.
+    """
 
     final = False
 
-    def __init__(self, url: str, reason: str) -> None:
+    def __init__(self, url: str, reason: str, retry_after: int | None = None) -> None:
         self.url = url
         self.reason = reason
+        self.retry_after = retry_after
         super().__init__(f"the oracle at {url} is unavailable: {reason}")
 
 
@@ -129,6 +141,13 @@ def _parse(answer: type[T] | TypeAdapter[T], url: str, response: httpx.Response)
         raise OracleUnavailable(url, f"its answer is not what it should be: {where}") from error
 
 
+def _change(url: str, data: str) -> Change:
+    try:
+        return Change.model_validate_json(data)
+    except ValidationError as error:
+        raise OracleUnavailable(url, "a change is not what it should be") from error
+
+
 def _refusal(url: str, response: httpx.Response) -> RaphaError:
     """The error that an answer outside 2xx stands for."""
     try:
@@ -136,7 +155,9 @@ def _refusal(url: str, response: httpx.Response) -> RaphaError:
     except ValidationError:
         return OracleUnavailable(url, f"HTTP {response.status_code} without a problem document")
     if response.is_server_error or response.status_code == _TOO_MANY_REQUESTS:
-        return OracleUnavailable(url, f"{problem.code}: {problem.detail}")
+        asked = response.headers.get("retry-after", "")
+        retry_after = int(asked) if asked.isdigit() else None
+        return OracleUnavailable(url, f"{problem.code}: {problem.detail}", retry_after)
     return OracleRefused(
         problem.code,
         response.status_code,
@@ -147,7 +168,7 @@ def _refusal(url: str, response: httpx.Response) -> RaphaError:
 
 
 class OracleClient(_Client):
-    """Talks to one oracle. `timeout` is seconds per request.
+    """Talks to one oracle. `timeout` is seconds per request, `token` an API key.
 
     Every method raises `OracleUnavailable` when asking again later may help, and `OracleRefused`
     with the oracle's named error when it said no.
@@ -195,9 +216,39 @@ class OracleClient(_Client):
         """Hand in a receipt; once this returns it is durable. A forged one comes back REJECTED."""
         return self._ask(ReceiptStatus, "POST", "/v1/receipts", receipt)
 
+    def submit_receipts(self, receipts: Sequence[SignedReceipt]) -> tuple[ReceiptAnswer, ...]:
+        """Hand in up to `MAX_RECEIPTS` receipts at once: an answer for each, in their order.
+
+        What has a status is durable; a problem with one leaves the others alone.
+        """
+        batch = ReceiptBatch(receipts=tuple(item.model_dump(mode="json") for item in receipts))
+        return self._ask(ReceiptAnswers, "POST", "/v1/receipts/batch", batch).answers
+
     def receipt(self, digest: bytes) -> ReceiptStatus:
         """Where the receipt with this digest stands."""
         return self._ask(ReceiptStatus, "GET", f"/v1/receipts/{to_hex(digest)}")
+
+    def changes(self, after: str | None = None, *, job_id: bytes | None = None) -> Iterator[Change]:
+        """Every change of status as it comes, of one job or of all; does not end by itself.
+
+        After `OracleUnavailable`, go on with the `position` of the last change as `after`.
+        """
+        headers = {} if after is None else {"last-event-id": after}
+        params = {} if job_id is None else {"job": to_hex(job_id)}
+        quiet = httpx.Timeout(self._http.timeout, read=3 * HEARTBEAT)
+        try:
+            with connect_sse(
+                self._http, "GET", "/v1/events", headers=headers, params=params, timeout=quiet
+            ) as source:
+                if not source.response.is_success:
+                    source.response.read()
+                    raise _refusal(self.base_url, source.response)
+                for event in source.iter_sse():
+                    yield _change(self.base_url, event.data)
+        except (httpx.TransportError, httpx.DecodingError, SSEError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise OracleUnavailable(self.base_url, reason) from error
+        raise OracleUnavailable(self.base_url, "it ended the stream of changes")
 
 
 class PeerClient(_Client):
@@ -213,10 +264,13 @@ class PeerClient(_Client):
 
 
 __all__ = [
+    "MAX_RECEIPTS",
     "AttestationStatus",
     "Authorization",
     "ChallengeRequest",
     "ChallengeSet",
+    "Change",
+    "ChangeKind",
     "EscrowRequest",
     "EscrowStatus",
     "Evidence",
@@ -231,6 +285,7 @@ __all__ = [
     "PeerClient",
     "Problem",
     "Readiness",
+    "ReceiptAnswer",
     "ReceiptStatus",
     "SignatureAnswer",
     "SignatureRequest",

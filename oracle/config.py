@@ -1,22 +1,40 @@
 """The oracle's configuration, from `RAPHA_ORACLE_*` variables and the files that they name."""
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
-from pydantic import Field, SecretStr, model_validator
+from limits import parse
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from oracle.attestation.errors import DevelopmentRootRefused
 from oracle.attestation.policy import TcbAllowance
 from oracle.errors import ConfigurationRefused, SecretFileInvalid
+from oracle.limits import AccessPolicy
+from oracle.messages import MAX_RECEIPTS
 from settlement.contracts import MAX_BATCH
 from settlement.deployment import REAL_CHAINS
 from settlement.signer import refuse_known_key
 
 MIN_TOKEN = 32
 GWEI = 10**9
+
+
+def _check_rate(text: str) -> str:
+    """Raises ValueError."""
+    try:
+        item = parse(text)
+    except ValueError:
+        raise ValueError("a rate is written like 6000/minute") from None
+    if item.amount < MAX_RECEIPTS:
+        raise ValueError(f"a rate must allow a batch of {MAX_RECEIPTS} receipts")
+    return text
+
+
+Rate = Annotated[str, AfterValidator(_check_rate)]
 
 
 class OracleSettings(BaseSettings):
@@ -31,12 +49,18 @@ class OracleSettings(BaseSettings):
     Collateral comes from `collateral_file`, or from the service at `pccs_url` (Intel's PCS v4 or a
     PCCS, without a path), which is kept in `pccs_directory` and asked anew each `pccs_refresh`;
     below `min_tcb_evaluation` none counts.
+    `require_api_key`: whether the API is closed to whoever has no key; unless set, it is where
+    `host` can be reached from other machines. `rate_per_key` and `rate_per_address` are how many
+    requests, and receipts in them, one key or one address without a key may bring.
     """
 
     model_config = SettingsConfigDict(env_prefix="RAPHA_ORACLE_", frozen=True, extra="ignore")
 
     host: str = "127.0.0.1"
     port: int = Field(default=8100, ge=0, lt=65536)
+    require_api_key: bool | None = None
+    rate_per_key: Rate = AccessPolicy.per_key
+    rate_per_address: Rate = AccessPolicy.per_address
     rpc_url: SecretStr
     deployment_file: Path
     database_url: SecretStr = SecretStr("sqlite:///oracle.db")
@@ -82,6 +106,21 @@ class OracleSettings(BaseSettings):
         if (self.collateral_file is None) == (self.pccs_url is None):
             raise ValueError("collateral comes from collateral_file or from pccs_url, not both")
         return self
+
+    @property
+    def access(self) -> AccessPolicy:
+        """Who may ask, and how often."""
+        required = self.require_api_key
+        if required is None:
+            required = not _is_loopback(self.host)
+        return AccessPolicy(required, self.rate_per_key, self.rate_per_address)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def read_key(path: Path) -> LocalAccount:

@@ -125,6 +125,111 @@ class BodyTooLarge(InvalidInput):
         super().__init__(f"the body is longer than {limit} bytes")
 
 
+class BodyTooSlow(RaphaError, TimeoutError):
+    """A request's body did not arrive in time. Seconds."""
+
+    final = False
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        super().__init__(f"the body did not arrive within {limit:g} seconds")
+
+
+class IntakeBusy(RaphaError):
+    """More is waiting to be written than the oracle keeps in memory. Seconds."""
+
+    final = False
+
+    def __init__(self, waiting: int, retry_after: int) -> None:
+        self.waiting = waiting
+        self.retry_after = retry_after
+        super().__init__(f"{waiting} receipts wait to be written; hand this in again later")
+
+
+class IntakeClosed(RaphaError):
+    """This process is ending and takes nothing in any more; another one will."""
+
+    final = False
+
+    def __init__(self) -> None:
+        super().__init__("this process is ending; hand this in again")
+
+
+class RateLimited(RaphaError):
+    """A key or an address asked too often. `retry_after` is seconds."""
+
+    final = False
+
+    def __init__(self, limit: str, retry_after: int) -> None:
+        self.limit = limit
+        self.retry_after = retry_after
+        super().__init__(f"more than {limit}; ask again in {retry_after} s")
+
+
+class ApiKeyRefused(RaphaError, PermissionError):
+    """No API key was given where one is needed, or one that is not known or was revoked."""
+
+    def __init__(self) -> None:
+        super().__init__("this needs a valid API key as bearer token")
+
+
+class ScopeMissing(RaphaError, PermissionError):
+    """The API key is good, and not for this."""
+
+    def __init__(self, scope: str) -> None:
+        self.scope = scope
+        super().__init__(f"the API key lacks the scope '{scope}'")
+
+
+class ApiKeyUnknown(NotKnown):
+    """There is no API key of this id."""
+
+    def __init__(self, key_id: str) -> None:
+        self.key_id = key_id
+        super().__init__(f"no API key {key_id!r}; `rapha-oracle keys list` shows those there are")
+
+
+class TooManyFollowers(RaphaError):
+    """So many follow the changes already that this oracle takes no more. Seconds."""
+
+    final = False
+
+    def __init__(self, limit: int, retry_after: int) -> None:
+        self.limit = limit
+        self.retry_after = retry_after
+        super().__init__(f"{limit} follow already; follow another instance or come back later")
+
+
+class PositionUnknown(InvalidInput):
+    """The position to go on from is none of this oracle's: begin without one."""
+
+    def __init__(self, position: str) -> None:
+        self.position = position
+        super().__init__(f"{position!r} is no position in these changes; begin without one")
+
+
+class LeaseTaken(RaphaError):
+    """Another process holds what only one may: with SQLite it is to be stopped first."""
+
+    final = False
+
+    def __init__(self, name: str, holder: str) -> None:
+        self.name = name
+        self.holder = holder
+        super().__init__(f"{holder} holds {name!r}; one process at a time may")
+
+
+class LeaseLost(RaphaError):
+    """This process no longer leads; nothing of what it was about to write was written."""
+
+    final = False
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        self.reason = reason
+        super().__init__(f"no longer holds {name!r}: {reason}")
+
+
 class NotRelaying(RaphaError, RuntimeError):
     """This operator only signs: receipts, escrows and evidence go to a relaying one."""
 

@@ -1,9 +1,14 @@
 """Taking in receipts and escrows: durable before the answer, idempotent by digest."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import Table, select
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.orm import Session
 
 from oracle.decide import Reason
 from oracle.errors import (
@@ -51,6 +56,24 @@ from settlement.types import to_hex
 _log = structlog.get_logger(__name__)
 
 
+MAX_LISTED = 1_000
+"""The most receipts that a job's status lists: those that claim the most."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A receipt with its EIP-712 digest and who signed that."""
+
+    signed: SignedReceipt
+    digest: bytes
+    signer: str
+
+    @property
+    def key(self) -> tuple[bytes, str]:
+        """What there is one row of."""
+        return self.digest, self.signer
+
+
 class Intake:
     """Takes in what clients bring, and tells them where it stands."""
 
@@ -59,33 +82,55 @@ class Intake:
         self._deployment = deployment
         self._clock = clock
 
+    def verify(self, signed: SignedReceipt) -> Verified:
+        """Find out who signed a receipt. Needs no database.
+
+        Raises:
+            InvalidSignature: when nobody can have signed it.
+        """
+        digest = receipt_digest(signed.receipt, self._deployment.vault_domain)
+        return Verified(signed, digest, recover_signer(digest, signed.signature))
+
     def submit_receipt(self, signed: SignedReceipt) -> ReceiptStatus:
         """Keep a receipt and judge it; the same one again gets the same answer.
 
         Raises:
             InvalidSignature: when nobody can have signed it.
         """
-        receipt = signed.receipt
-        digest = receipt_digest(receipt, self._deployment.vault_domain)
-        signer = recover_signer(digest, signed.signature)
-        with self._store.write() as session:
-            row = session.get(ReceiptRow, (digest, signer))
-            if row is None:
-                row = ReceiptRow(
-                    **receipt.model_dump(),
-                    digest=digest,
-                    signer=signer,
-                    signature=signed.signature,
-                    received_at=self._clock(),
-                    status=Status.WAITING,
-                    amount=0,
-                )
-                session.add(row)
-            if row.status in (Status.WAITING, Status.REJECTED):
-                now = max(self._clock(), chain_time(session))
-                rejudge(session, [row], grace=self._deployment.grace_period, now=now)
-        _log.info("receipt taken in", receipt=to_hex(digest), status=row.status, reason=row.reason)
-        return status_of(row)
+        return self.keep([self.verify(signed)])[0]
+
+    def keep(self, batch: Sequence[Verified]) -> list[ReceiptStatus]:
+        """Keep receipts and judge them, in one durable transaction; their statuses in order.
+
+        The same one twice, here or in another instance at the same time, is one row.
+        """
+        keys = {verified.key for verified in batch}
+        with self._store.share() as session:
+            now = max(self._clock(), chain_time(session))
+            rows = _stored(session, keys)
+            fresh = {
+                verified.key: self._row(verified) for verified in batch if verified.key not in rows
+            }
+            open_ = [r for r in rows.values() if r.status in (Status.WAITING, Status.REJECTED)]
+            grace = self._deployment.grace_period
+            rejudge(session, [*open_, *fresh.values()], grace=grace, now=now)
+            taken = _insert(session, fresh)
+            # What another instance was quicker with has been judged by the same facts.
+            rows |= fresh | _stored(session, fresh.keys() - taken)
+        counts = Counter(str(row.status) for row in rows.values())
+        _log.info("receipts taken in", new=len(taken), **counts)
+        return [status_of(rows[verified.key]) for verified in batch]
+
+    def _row(self, verified: Verified) -> ReceiptRow:
+        return ReceiptRow(
+            **dict(verified.signed.receipt),
+            digest=verified.digest,
+            signer=verified.signer,
+            signature=verified.signed.signature,
+            received_at=self._clock(),
+            status=Status.WAITING,
+            amount=0,
+        )
 
     def receipt(self, digest: bytes) -> ReceiptStatus:
         """Where a receipt stands. Raises ReceiptUnknown."""
@@ -154,7 +199,10 @@ class Intake:
             receipts = session.scalars(
                 select(ReceiptRow)
                 .where(ReceiptRow.job_id == key)
-                .order_by(ReceiptRow.records, ReceiptRow.epochs, ReceiptRow.digest)
+                .order_by(
+                    ReceiptRow.records.desc(), ReceiptRow.epochs.desc(), ReceiptRow.digest.desc()
+                )
+                .limit(MAX_LISTED)
             ).all()
         terms = JobTerms.model_validate_json(row.terms)
         return JobStatus(
@@ -169,7 +217,7 @@ class Intake:
             records=row.records,
             epochs=row.epochs,
             output_digest=row.output_digest,
-            receipts=tuple(status_of(receipt) for receipt in receipts),
+            receipts=tuple(status_of(receipt) for receipt in reversed(receipts)),
             transactions=tuple(
                 JobTransaction.model_validate(
                     {
@@ -238,3 +286,29 @@ def _escrow_status(row: EscrowRow) -> EscrowStatus:
         detail=row.detail,
         transaction=row.transaction,
     )
+
+
+def _stored(session: Session, keys: Set[tuple[bytes, str]]) -> dict[tuple[bytes, str], ReceiptRow]:
+    if not keys:
+        return {}
+    query = select(ReceiptRow).where(ReceiptRow.digest.in_({digest for digest, _ in keys}))
+    rows = {(row.digest, row.signer): row for row in session.scalars(query)}
+    return {key: row for key, row in rows.items() if key in keys}
+
+
+def _insert(
+    session: Session, rows: Mapping[tuple[bytes, str], ReceiptRow]
+) -> set[tuple[bytes, str]]:
+    """Insert what is not there yet, always in the same order, and say which those were."""
+    if not rows:
+        return set()
+    postgresql = session.get_bind().dialect.name == "postgresql"
+    insert = postgresql_insert if postgresql else sqlite_insert
+    statement = insert(_RECEIPTS).on_conflict_do_nothing()
+    returning = statement.returning(_RECEIPTS.c.digest, _RECEIPTS.c.signer)
+    columns = [column.name for column in _RECEIPTS.c]
+    values = [{column: getattr(rows[key], column) for column in columns} for key in sorted(rows)]
+    return {(digest, signer) for digest, signer in session.execute(returning, values)}
+
+
+_RECEIPTS: Table = ReceiptRow.metadata.tables[ReceiptRow.__tablename__]

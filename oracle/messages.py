@@ -1,15 +1,22 @@
 """What travels between the oracle and those who use it; server and client share these models."""
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, WithJsonSchema
 
 from settlement.models import Authorization, EnclaveRegistration, JobTerms, Receipt, SignedReceipt
 from settlement.types import Address, Bytes32, Frozen, HexData, Signature, UInt64, Usdc
 
 MAX_CHALLENGES = 32
 """The most operators whose challenges one nonce may carry."""
+
+
+MAX_RECEIPTS = 500
+"""The most receipts in one batch."""
+
+HEARTBEAT = 15
+"""Seconds of silence after which followers are sent a sign of life."""
 
 
 class Status(StrEnum):
@@ -181,6 +188,53 @@ class ReceiptStatus(Frozen):
     amount: Usdc = 0
 
 
+class ReceiptBatch(Frozen):
+    """Signed receipts to hand in together: each is taken or refused by itself."""
+
+    receipts: tuple[
+        Annotated[Any, WithJsonSchema({"$ref": "#/components/schemas/SignedReceipt"})], ...
+    ] = Field(min_length=1, max_length=MAX_RECEIPTS)
+
+
+class ReceiptAnswer(Frozen):
+    """What became of one receipt of a batch: where it stands, or the problem with it."""
+
+    receipt: ReceiptStatus | None = None
+    problem: Problem | None = None
+
+
+class ReceiptAnswers(Frozen):
+    """The answers to a batch, in its order. What has a status is durable."""
+
+    answers: tuple[ReceiptAnswer, ...]
+
+
+class ChangeKind(StrEnum):
+    """What a change is about."""
+
+    RECEIPT = "receipt"
+    ESCROW = "escrow"
+    ATTESTATION = "attestation"
+    JOB = "job"
+
+
+class Change(Frozen):
+    """One change of status, as followers are told.
+
+    `position` is where to go on from. `key` is the digest or id of what changed, `status` its new
+    `Status`; of a job it is the final event, or "forgotten" when the chain took that back. `signer`
+    is the receipt's: one receipt may be handed in under several, of which one can be real.
+    """
+
+    position: str
+    kind: ChangeKind
+    key: Bytes32
+    job_id: Bytes32 | None = None
+    signer: Address | None = None
+    status: str
+    reason: str | None = None
+
+
 class JobState(StrEnum):
     """A job on chain.
 
@@ -227,11 +281,15 @@ class JobStatus(Frozen):
 
 
 __all__ = [
+    "HEARTBEAT",
     "MAX_CHALLENGES",
+    "MAX_RECEIPTS",
     "AttestationStatus",
     "Authorization",
     "ChallengeRequest",
     "ChallengeSet",
+    "Change",
+    "ChangeKind",
     "EnclaveRegistration",
     "EscrowRequest",
     "EscrowStatus",
@@ -245,6 +303,9 @@ __all__ = [
     "Problem",
     "Readiness",
     "Receipt",
+    "ReceiptAnswer",
+    "ReceiptAnswers",
+    "ReceiptBatch",
     "ReceiptStatus",
     "SignatureAnswer",
     "SignatureRequest",

@@ -1,5 +1,6 @@
 """Errors as problem documents (RFC 9457)."""
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -12,11 +13,15 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from oracle.errors import (
+    ApiKeyRefused,
     BodyTooLarge,
+    BodyTooSlow,
     EpochMismatch,
     NotKnown,
     NotRelaying,
     PeerTokenRefused,
+    RateLimited,
+    ScopeMissing,
     StaleChallenge,
 )
 from oracle.messages import Problem
@@ -26,6 +31,10 @@ from settlement.types import to_hex
 _STATUS: tuple[tuple[type[RaphaError], HTTPStatus], ...] = (
     (NotKnown, HTTPStatus.NOT_FOUND),
     (PeerTokenRefused, HTTPStatus.UNAUTHORIZED),
+    (ApiKeyRefused, HTTPStatus.UNAUTHORIZED),
+    (ScopeMissing, HTTPStatus.FORBIDDEN),
+    (RateLimited, HTTPStatus.TOO_MANY_REQUESTS),
+    (BodyTooSlow, HTTPStatus.REQUEST_TIMEOUT),
     (BodyTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (StaleChallenge, HTTPStatus.CONFLICT),
     (EpochMismatch, HTTPStatus.CONFLICT),
@@ -66,18 +75,22 @@ def problem_of(error: RaphaError) -> Problem:
 
 
 def respond(problem: Problem) -> Response:
-    """A problem document as an HTTP response; `retry_after` (seconds) as a header as well."""
-    wait = problem.data.get("retry_after")
+    """A problem document as an HTTP response, with the headers that its status calls for."""
+    headers = {}
+    if problem.status == HTTPStatus.UNAUTHORIZED:
+        headers["www-authenticate"] = "Bearer"
+    if "retry_after" in problem.data:
+        headers["retry-after"] = str(problem.data["retry_after"])
     return Response(
         problem.model_dump_json(),
         status_code=problem.status,
+        headers=headers,
         media_type="application/problem+json",
-        headers=None if wait is None else {"retry-after": str(wait)},
     )
 
 
-async def refuse_body(error: BodyTooLarge, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a body that is too long."""
+async def refuse(error: RaphaError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request that is refused before it reaches its route."""
     await respond(problem_of(error))(scope, receive, send)
 
 
@@ -90,10 +103,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def _malformed(_request: Request, error: RequestValidationError) -> Response:
-        where = "; ".join(
-            f"{'.'.join(map(str, part['loc']))}: {part['msg']}" for part in error.errors()
-        )
-        return respond(_problem(HTTPStatus.UNPROCESSABLE_ENTITY, where, "MalformedRequest"))
+        return respond(malformed(error.errors()))
 
     @app.exception_handler(HTTPException)
     def _http(_request: Request, error: HTTPException) -> Response:
@@ -117,6 +127,12 @@ def install(app: FastAPI) -> None:
         return respond(
             _problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail, "InternalError", final=False)
         )
+
+
+def malformed(faults: Sequence[Any]) -> Problem:
+    """The problem of input that is not shaped as it should be, from pydantic's list of faults."""
+    where = "; ".join(f"{'.'.join(map(str, part['loc']))}: {part['msg']}" for part in faults)
+    return _problem(HTTPStatus.UNPROCESSABLE_ENTITY, where, "MalformedRequest")
 
 
 def _problem(status: HTTPStatus, detail: str, code: str, *, final: bool = True) -> Problem:

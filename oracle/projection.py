@@ -6,7 +6,7 @@ spoke of. Both leave the tables as if only the events in the log had ever been t
 """
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar, assert_never, get_type_hints
 
@@ -51,6 +51,7 @@ from settlement.models import JobTerms
 from settlement.types import ZERO_BYTES32, to_hex
 
 E = TypeVar("E", bound=Event)
+HandedIn = TypeVar("HandedIn", AttestationRow, EscrowRow)
 
 FACTS: tuple[type[Table], ...] = (ChainEventRow, JobRow, JobEventRow, EnclaveRow, MeasurementRow)
 """The tables that are a function of the chain alone."""
@@ -63,7 +64,7 @@ class Subjects:
     jobs: frozenset[bytes]
     enclaves: frozenset[str]
 
-    def receipts(self, session: Session) -> Sequence[ReceiptRow]:
+    def receipts(self, session: Session) -> Iterator[ReceiptRow]:
         """The receipts that these facts decide on."""
         return touched(session, self.jobs, self.enclaves)
 
@@ -230,7 +231,7 @@ def _forget(session: Session, event: Event) -> None:
             _make_due(session, EscrowRow, EscrowRow.job_id == event.job_id)
 
 
-def _make_due(session: Session, table: type[AttestationRow] | type[EscrowRow], which: Any) -> None:
+def _make_due(session: Session, table: type[HandedIn], which: Any) -> None:
     ended = or_(table.status == Status.SETTLED, table.reason == Reason.JOB_VOIDED)
     for row in session.scalars(select(table).where(which, ended)):
         # one that somebody else had brought has no quorum of ours yet

@@ -1,13 +1,14 @@
 """The oracle put together from its settings."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from oracle.accountant import Accountant
@@ -21,14 +22,20 @@ from oracle.committee import CommitteePolicy, Operator
 from oracle.config import OracleSettings, check_for_real_money, read_key, read_token
 from oracle.errors import ChainUnavailable, NotRelaying, SecretFileInvalid
 from oracle.facts import Chain
+from oracle.feed import Feed
 from oracle.gate import Gate
+from oracle.group_commit import GroupCommit
 from oracle.intake import Intake
+from oracle.keys import ApiKeys
+from oracle.limits import AccessPolicy, RateLimits
 from oracle.loops import Loop
 from oracle.messages import Readiness
 from oracle.metrics import Metrics
 from oracle.quorum import Quorum
 from oracle.relayer import Relayer, RelayPolicy
 from oracle.store.database import Store
+from oracle.store.leases import Leader, Lease, Leases
+from oracle.store.tables import CursorRow
 from oracle.transactions import FeePolicy
 from oracle.watcher import Watcher
 from settlement.deployment import load_deployment
@@ -64,21 +71,38 @@ class Service:
     relayer: Relayer | None = None
     peers: tuple[PeerClient, ...] = ()
     clock: Callable[[], int] = wall_clock
+    access: AccessPolicy = field(default_factory=AccessPolicy)
+    leaders: Mapping[str, Leader] = field(default_factory=dict)
     loops: list[Loop] = field(init=False)
     gate: Gate = field(init=False)
     metrics: Metrics = field(init=False)
+    keys: ApiKeys = field(init=False)
+    rates: RateLimits = field(init=False)
+    commits: GroupCommit = field(init=False)
+    feed: Feed = field(init=False)
 
     def __post_init__(self) -> None:
-        self.loops = [Loop("watcher", self.watcher.tick, self.poll_interval)]
+        self.keys = ApiKeys(self.store, wall_clock)
+        self.rates = RateLimits(self.access)
+        self.commits = GroupCommit(self.intake.keep)
+        self.feed = Feed(self.store)
+        self._alone: Lease | None = None
+        self.loops = [self._loop("watcher", self.watcher.tick)]
         if self._quorum is not None:
-            self.loops.append(Loop("quorum", self._quorum.tick, self.poll_interval))
+            self.loops.append(self._loop("quorum", self._quorum.tick))
         if self.relayer is not None:
-            self.loops.append(Loop("relayer", self.relayer.tick, self.poll_interval))
+            self.loops.append(self._loop("relayer", self.relayer.tick))
             self.loops.append(Loop("fees", Accountant(self.store, self.chain).tick, FEE_INTERVAL))
         self.gate = Gate(self.store)
         self.metrics = Metrics(
             self.store, self.chain, self.watcher, self.gate, self.loops, self.clock
         )
+
+    def _loop(self, name: str, tick: Callable[[], bool]) -> Loop:
+        """A loop that runs in one instance at a time, where there can be several."""
+        if name in self.leaders:
+            tick = self.leaders[name].led(tick)
+        return Loop(name, tick, self.poll_interval)
 
     @property
     def quorum(self) -> Quorum:
@@ -101,8 +125,11 @@ class Service:
             WrongChain: the endpoint or the contracts are not those of the deployment.
             DatabaseOfOtherDeployment: the database is not this deployment's.
             ChainUnavailable: the endpoint gives no answer.
+            LeaseTaken: another process has this database, and it is SQLite's.
         """
         self.store.migrate()
+        if not self.store.is_postgresql:
+            self._alone = Leases(self.store, wall_clock).acquire("process")
         self.chain.check()
         self.watcher.check_database()
         if not self.chain.is_member(self.operator.address):
@@ -121,10 +148,15 @@ class Service:
 
     def stop(self) -> None:
         """End the background loops and close connections. What is unfinished is on disk."""
+        self.commits.close(STOP_TIMEOUT)
         for loop in self.loops:
             loop.stop(0)
         for loop in self.loops:
             loop.stop(STOP_TIMEOUT)
+        for leader in self.leaders.values():
+            leader.resign()
+        if self._alone is not None:
+            self._alone.release()
         for peer in self.peers:
             peer.close()
         self.store.close()
@@ -133,12 +165,24 @@ class Service:
         """Whether every part does its work now; each is asked, none is remembered as well."""
         checks = {"database": self._database(), "chain": self._rpc(), "intake": self._intake()}
         checks |= {loop.name: loop.trouble() or _OK for loop in self.loops}
-        behind = self.watcher.behind
+        behind = self._behind()
         if behind is None or behind > self.max_lag:
             checks["lag"] = "nothing read yet" if behind is None else f"{behind} blocks behind"
         else:
             checks["lag"] = _OK
         return Readiness(ready=all(state == _OK for state in checks.values()), checks=checks)
+
+    def _behind(self) -> int | None:
+        """How many final blocks the facts lack, also where another instance watches."""
+        leader = self.leaders.get("watcher")
+        if leader is None or leader.leading:
+            return self.watcher.behind
+        try:
+            with self.store.read() as session:
+                block = session.scalar(select(CursorRow.block))
+            return None if block is None else self.chain.finalized().number - block
+        except (ChainUnavailable, SQLAlchemyError):
+            return None  # the checks of chain and database tell why
 
     def _database(self) -> str:
         try:
@@ -178,6 +222,8 @@ def build(settings: OracleSettings, clock: Callable[[], int] = wall_clock) -> Se
     check_for_real_money(settings, deployment.chain_id, accounts)
 
     store = Store(settings.database_url.get_secret_value())
+    leases = Leases(store, clock)
+    leaders = {name: Leader(leases, name) for name in ("watcher", "quorum", "relayer")}
     chain = RpcChain(settings.rpc_url.get_secret_value(), deployment)
     token = read_token(settings.peer_token_file)
     root = read_root(settings.dev_root_file) if settings.dev_root_file else None
@@ -203,13 +249,14 @@ def build(settings: OracleSettings, clock: Callable[[], int] = wall_clock) -> Se
             max_batch=settings.max_batch,
             patience=settings.patience,
         )
-        relayer = Relayer(store, chain, deployment, relayer_account, relay_policy, clock)
+        led = store.fenced(leaders["relayer"].guard)
+        relayer = Relayer(led, chain, deployment, relayer_account, relay_policy, clock)
     return Service(
         store=store,
         chain=chain,
         intake=Intake(store, deployment, clock),
         operator=operator,
-        watcher=Watcher(store, chain, deployment),
+        watcher=Watcher(store.fenced(leaders["watcher"].guard), chain, deployment),
         peer_token=token,
         max_lag=settings.max_lag,
         poll_interval=settings.poll_interval,
@@ -217,6 +264,8 @@ def build(settings: OracleSettings, clock: Callable[[], int] = wall_clock) -> Se
         relayer=relayer,
         peers=peers,
         clock=clock,
+        access=settings.access,
+        leaders=leaders,
     )
 
 

@@ -1,8 +1,10 @@
 """Judging stored receipts: loads the facts, lets `oracle.decide` judge, writes the verdict."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass
+from itertools import islice
 
-from sqlalchemy import or_, select
+from sqlalchemy import literal, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from oracle.decide import FINAL, EnclaveFact, JobFact, SettledFact, judge
@@ -20,6 +22,20 @@ from settlement.models import JobTerms, Receipt
 _BEST_FIRST = (Status.SETTLED, Status.SUBMITTED, Status.ACCEPTED, Status.WAITING, Status.REJECTED)
 
 
+PAGE = 500
+"""Receipts that are judged at a time: however many there are, no more are in memory."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the finalized chain says about some receipts: by job, signer and digest."""
+
+    jobs: Mapping[bytes, JobFact]
+    enclaves: Mapping[str, EnclaveFact]
+    settled: Mapping[bytes, SettledFact]
+    voided: Set[bytes]
+
+
 def rejudge(session: Session, rows: Iterable[ReceiptRow], *, grace: int, now: int) -> None:
     """Give each receipt the status that the facts in the session call for.
 
@@ -27,33 +43,75 @@ def rejudge(session: Session, rows: Iterable[ReceiptRow], *, grace: int, now: in
     SUBMITTED until it is settled or the transaction is resolved: the chain may be ahead of the
     facts.
     """
-    for row in rows:
-        if row.status == Status.REJECTED and row.reason in FINAL:
-            continue
-        verdict = judge(
-            receipt_of(row),
-            job=job_fact(session, row.job_id, grace),
-            enclave=enclave_fact(session, row.signer),
-            settled=_settled_fact(session, row.digest),
-            voided=is_voided(session, row.job_id),
-            now=now,
-        )
-        if row.slot is not None and verdict.status is not Status.SETTLED:
-            continue
-        row.status, row.reason = verdict.status, verdict.reason
-        row.block, row.amount = None, 0
-        row.transaction = None
-        if verdict.settled:
-            row.transaction = verdict.settled.transaction
-            row.block, row.amount = verdict.settled.block, verdict.settled.amount
+    left = iter(rows)
+    while page := list(islice(left, PAGE)):
+        facts = facts_about(session, page, grace)
+        for row in page:
+            _rejudge(row, facts, now)
+        session.flush()
+
+
+def _rejudge(row: ReceiptRow, facts: Facts, now: int) -> None:
+    if row.status == Status.REJECTED and row.reason in FINAL:
+        return
+    verdict = judge(
+        receipt_of(row),
+        job=facts.jobs.get(row.job_id),
+        enclave=facts.enclaves.get(row.signer),
+        settled=facts.settled.get(row.digest),
+        voided=row.job_id in facts.voided,
+        now=now,
+    )
+    if row.slot is not None and verdict.status is not Status.SETTLED:
+        return
+    row.status, row.reason = verdict.status, verdict.reason
+    row.block, row.amount = None, 0
+    row.transaction = None
+    if verdict.settled:
+        row.transaction = verdict.settled.transaction
+        row.block, row.amount = verdict.settled.block, verdict.settled.amount
+
+
+def facts_about(session: Session, rows: Collection[ReceiptRow], grace: int) -> Facts:
+    """The facts that these receipts rest on, in four queries. `grace` is the vault's, seconds."""
+    jobs = {row.job_id for row in rows}
+    signers = {row.signer for row in rows}
+    return Facts(
+        jobs={
+            row.job_id: _job_fact(row, grace)
+            for row in session.scalars(select(JobRow).where(JobRow.job_id.in_(jobs)))
+        },
+        enclaves={
+            row.enclave_key: EnclaveFact(row.node_id, row.expiry, row.revoked, bool(allowed))
+            for row, allowed in session.execute(
+                select(EnclaveRow, MeasurementRow.allowed)
+                .outerjoin(MeasurementRow, MeasurementRow.measurement == EnclaveRow.measurement)
+                .where(EnclaveRow.enclave_key.in_(signers), EnclaveRow.node_id != 0)
+            )
+        },
+        settled=_settled_facts(session, {row.digest for row in rows}),
+        voided=frozenset(
+            session.scalars(
+                select(JobEventRow.job_id).where(
+                    JobEventRow.job_id.in_(jobs), JobEventRow.event == "voided"
+                )
+            )
+        ),
+    )
 
 
 def touched(
     session: Session, jobs: Collection[bytes], enclaves: Collection[str]
-) -> list[ReceiptRow]:
-    """The receipts of these jobs or by these signers."""
+) -> Iterator[ReceiptRow]:
+    """The receipts of these jobs or by these signers, read page by page as they are asked for."""
     about = or_(ReceiptRow.job_id.in_(jobs), ReceiptRow.signer.in_(enclaves))
-    return list(session.scalars(select(ReceiptRow).where(about)))
+    key = tuple_(ReceiptRow.digest, ReceiptRow.signer)
+    query = select(ReceiptRow).where(about).order_by(ReceiptRow.digest, ReceiptRow.signer)
+    page = session.scalars(query.limit(PAGE)).all()
+    while page:
+        yield from page
+        last = tuple_(literal(page[-1].digest), literal(page[-1].signer))
+        page = session.scalars(query.where(key > last).limit(PAGE)).all()
 
 
 def receipt_of(row: ReceiptRow) -> Receipt:
@@ -92,8 +150,10 @@ def best(rows: Iterable[ReceiptRow]) -> ReceiptRow | None:
 def job_fact(session: Session, job_id: bytes, grace: int) -> JobFact | None:
     """What the finalized chain says about a job; `grace` is the vault's, in seconds."""
     row = session.get(JobRow, job_id)
-    if row is None:
-        return None
+    return None if row is None else _job_fact(row, grace)
+
+
+def _job_fact(row: JobRow, grace: int) -> JobFact:
     terms = JobTerms.model_validate_json(row.terms)
     return JobFact(
         terms=terms,
@@ -138,11 +198,14 @@ def chain_time(session: Session) -> int:
     return session.scalar(select(CursorRow.block_time)) or 0
 
 
-def _settled_fact(session: Session, digest: bytes) -> SettledFact | None:
+def _settled_facts(session: Session, digests: Collection[bytes]) -> dict[bytes, SettledFact]:
     query = select(JobEventRow).where(
-        JobEventRow.receipt_digest == digest, JobEventRow.event == "settled"
+        JobEventRow.receipt_digest.in_(digests), JobEventRow.event == "settled"
     )
-    rows = session.scalars(query.order_by(JobEventRow.block, JobEventRow.position)).all()
-    if not rows:
-        return None
-    return SettledFact(rows[-1].transaction, rows[-1].block, sum(row.amount for row in rows))
+    found: dict[bytes, SettledFact] = {}
+    for row in session.scalars(query.order_by(JobEventRow.block, JobEventRow.position)):
+        if row.receipt_digest is not None:
+            before = found.get(row.receipt_digest)
+            amount = row.amount + (before.amount if before else 0)
+            found[row.receipt_digest] = SettledFact(row.transaction, row.block, amount)
+    return found

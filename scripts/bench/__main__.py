@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.bench.gas import measure_gas
+from scripts.bench.intake import measure_intake
 from scripts.bench.report import (
     DOCUMENT,
     FIGURES,
@@ -41,16 +42,17 @@ def main(
     gas["scaling"] = measure_scaling(report) if scaling else _kept()["scaling"]
     speed = {name: round(found) for name, found in measure_speed().items()}
     report("speed off chain")
+    intake = measure_intake(report)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     if save:
         (FIGURES / "gas.json").write_text(json.dumps(gas, indent=2) + "\n")
-        kept = {"machine": machine, "per_second": speed}
+        kept = {"machine": machine, "per_second": speed, "intake": intake}
         (FIGURES / "speed.json").write_text(json.dumps(kept, indent=2) + "\n")
         DOCUMENT.write_text(document(gas))
         draw(gas, PICTURE)
     report("done")
     if as_json:
-        typer.echo(json.dumps({"gas": gas, "per_second": speed}))
+        typer.echo(json.dumps({"gas": gas, "per_second": speed, "intake": intake}))
         return
     console = Console()
     for table in terminal_tables(gas):
@@ -59,6 +61,13 @@ def main(
     table.add_column("per second", justify="right")
     for name, per_second in speed.items():
         table.add_row(name, f"{per_second:,}")
+    console.print(table)
+    table = Table("intake", title="Receipts a second, durable", title_justify="left")
+    for kind in ("sqlite", "postgresql"):
+        table.add_column(kind, justify="right")
+    for name in intake["sqlite"]:
+        row = [intake.get(kind, {}).get(name) for kind in ("sqlite", "postgresql")]
+        table.add_row(name, *("-" if found is None else f"{found:,.0f}" for found in row))
     console.print(table)
 
 

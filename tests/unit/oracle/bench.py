@@ -203,11 +203,15 @@ class Bench:
 
     @classmethod
     def create(cls, directory: Path, *, attested: bool = True, **options: Any) -> "Bench":
-        """A bench with its ledger; `attested` has node 1's enclave registered already."""
+        """A bench with its ledger; `attested` has node 1's enclave registered already.
+
+        The database is SQLite's in `directory`, unless `url` names another.
+        """
         ledger = Ledger(DEPLOYMENT)
         ledger.state.nodes = {1, 2}
         ledger.state.members = (actor("operator").address,)
-        store = Store(f"sqlite:///{directory / 'oracle.db'}")
+        url = options.pop("url", f"sqlite:///{directory / 'oracle.db'}")
+        store = Store(url)
         store.migrate()
         bench = cls(ledger, store, options.pop("chain", ledger), **options)
         ledger.mine(lambda chain: chain.allow(MEASUREMENT))

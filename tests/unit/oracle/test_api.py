@@ -20,8 +20,9 @@ from unit.oracle.bench import (
 
 from oracle.api import create_app
 from oracle.client import OracleClient, OracleRefused, OracleUnavailable
-from oracle.limits import MAX_BODY
-from oracle.messages import ChallengeRequest, Status
+from oracle.group_commit import GroupCommit
+from oracle.limits import LONGER_BODIES, MAX_BODY
+from oracle.messages import MAX_RECEIPTS, ChallengeRequest, Status
 from settlement.types import to_hex
 
 PROBLEM = "application/problem+json"
@@ -115,6 +116,62 @@ def test_a_body_beyond_the_limit_is_refused_before_it_is_read(
     answer = http.post("/v1/receipts", content=body if length == "counted" else iter([body]))
     assert (answer.status_code, answer.json()["code"]) == (413, "BodyTooLarge")
     assert answer.json()["limit"] == MAX_BODY
+
+
+def test_a_batch_is_answered_one_by_one_in_its_order(bench: Bench, http: TestClient) -> None:
+    bench.open(terms())
+    good, forged = signed(terms(), 5), signed(terms(), 5, by="forger")
+    impossible = good.model_copy(update={"signature": bytes(65)})
+    items = [item.model_dump(mode="json") for item in (good, forged, impossible)]
+    broken = [{"receipt": 1}, None, {**items[0], "signature": "0x"}]
+    batch = [items[0], broken[0], items[1], broken[1], items[2], items[0], broken[2]]
+    answer = http.post("/v1/receipts/batch", json={"receipts": batch})
+    assert answer.status_code == 202
+    told = [
+        (found["receipt"] or {}).get("status") or found["problem"]["code"]
+        for found in answer.json()["answers"]
+    ]
+    bad = "MalformedRequest"
+    assert told == ["ACCEPTED", bad, "REJECTED", bad, "InvalidSignature", "ACCEPTED", bad]
+    assert (
+        answer.json()["answers"][0]["receipt"]
+        == http.get(f"/v1/receipts/{to_hex(digest_of(good.receipt))}").json()
+    )
+    assert len(bench.intake.job(key_of(terms())).receipts) == 2
+
+
+def test_a_batch_through_the_client(bench: Bench, client: OracleClient) -> None:
+    bench.open(terms())
+    answers = client.submit_receipts([signed(terms(), 5), signed(terms(), 6, by="forger")])
+    assert [(a.receipt and a.receipt.status, a.problem) for a in answers] == [
+        (Status.ACCEPTED, None),
+        (Status.REJECTED, None),
+    ]
+
+
+@pytest.mark.parametrize("count", [0, MAX_RECEIPTS + 1])
+def test_an_empty_or_too_long_batch_is_refused_whole(http: TestClient, count: int) -> None:
+    answer = http.post("/v1/receipts/batch", json={"receipts": [None] * count})
+    assert (answer.status_code, answer.json()["code"]) == (422, "MalformedRequest")
+
+
+def test_the_longest_batch_is_within_its_bodys_limit(bench: Bench, http: TestClient) -> None:
+    it = signed(terms(), 2**64 - 1, 2**64 - 1).model_dump_json(indent=4)
+    body = f'{{"receipts": [{",".join([it] * MAX_RECEIPTS)}]}}'
+    assert MAX_BODY < len(body) < LONGER_BODIES["/v1/receipts/batch"]
+    headers = {"content-type": "application/json"}
+    answer = http.post("/v1/receipts/batch", content=body, headers=headers)
+    assert len(answer.json()["answers"]) == MAX_RECEIPTS
+
+
+def test_when_too_much_waits_the_answer_says_when_to_come_back(bench: Bench) -> None:
+    service = bench.service()
+    service.commits = GroupCommit(bench.intake.keep, room=0)
+    service.commits._count = 1
+    with TestClient(create_app(service)) as http:
+        answer = http.post("/v1/receipts", json=signed(terms(), 5).model_dump(mode="json"))
+    assert (answer.status_code, answer.json()["code"]) == (503, "IntakeBusy")
+    assert answer.headers["retry-after"] == "1"
 
 
 @pytest.mark.parametrize("path", ["challenges", "signatures"])

@@ -84,6 +84,12 @@ class SteppedStore(Store):
             yield session
             self.steps.step()
 
+    @contextmanager
+    def share(self) -> Iterator[Session]:
+        with super().share() as session:
+            yield session
+            self.steps.step()
+
 
 def play(directory: Path, kill_at: int | None) -> tuple[Bench, Steps]:
     """Register an enclave, escrow and settle two jobs; the process dies once, at step `kill_at`."""

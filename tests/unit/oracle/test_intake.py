@@ -1,6 +1,7 @@
 """Receipts and escrows coming in: idempotent, durable, and the same in any order."""
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,14 @@ from oracle.errors import AuthorizationLate, JobUnknown, NodeUnknown, ReceiptUnk
 from oracle.messages import JobState, ReceiptStatus, Status
 from settlement.errors import InvalidSignature
 from settlement.models import SignedReceipt
+
+
+@pytest.fixture
+def bench(migrated: str, tmp_path: Path) -> Iterator[Bench]:
+    """The same on each kind of database."""
+    bench = Bench.create(tmp_path, url=migrated)
+    yield bench
+    bench.store.close()
 
 
 def test_a_receipt_for_an_unseen_job_waits_and_is_accepted_once_the_job_is_final(

@@ -173,7 +173,7 @@ def test_a_backup_from_before_catches_up_and_pays_nothing_twice(
 def test_facts_from_before_the_log_are_read_again(bench: Bench) -> None:
     bench.open(terms(1))
     bench.store.downgrade("0002")
-    bench.store.migrate("0003_event_log")
+    bench.store.migrate("0003")
     with bench.store.read() as session:
         assert session.get(CursorRow, 1) is None
         assert session.get(JobRow, key_of(terms(1))) is None

@@ -1,25 +1,35 @@
 """The store: exact numbers, durable settings, and migrations that agree with the tables."""
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect, select, text
+from sqlalchemy import inspect, make_url, select, text
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, InternalError
 from sqlalchemy.schema import CreateTable
 
 from oracle.store.database import MIGRATIONS, Store
 from oracle.store.tables import CursorRow, EnclaveRow, JobRow, Table
+from scripts.postgres import Cluster
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(migrated: str) -> Iterator[Store]:
+    store = Store(migrated)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Iterator[Store]:
     store = Store(f"sqlite:///{tmp_path / 'store.db'}")
-    store.migrate()
-    return store
+    yield store
+    store.close()
 
 
 def head() -> str | None:
@@ -57,7 +67,8 @@ def test_down_to_nothing_and_up_again(store: Store) -> None:
 def test_a_job_of_the_first_schema_is_not_cancelled_after_the_migration(store: Store) -> None:
     store.downgrade("0001")
     columns = "job_id, node_id, terms, state, funded, paid, refunded, records, epochs"
-    values = "x'01', '1', '{}', 'OPEN', '5', '0', '0', '0', '0'"
+    key = "'\\x01'" if store.is_postgresql else "x'01'"
+    values = f"{key}, '1', '{{}}', 'OPEN', '5', '0', '0', '0', '0'"
     with store.engine.begin() as connection:
         connection.execute(text(f"INSERT INTO jobs ({columns}) VALUES ({values})"))
     store.migrate("0002")
@@ -104,9 +115,9 @@ def test_uint64s_sort_as_numbers(store: Store) -> None:
     [("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1), ("busy_timeout", 10_000)],
 )
 def test_sqlite_is_set_to_keep_what_it_says_it_keeps(
-    store: Store, pragma: str, value: object
+    sqlite: Store, pragma: str, value: object
 ) -> None:
-    with store.engine.connect() as connection:
+    with sqlite.engine.connect() as connection:
         assert connection.execute(text(f"PRAGMA {pragma}")).scalar() == value
 
 
@@ -127,3 +138,69 @@ def test_there_is_one_cursor(store: Store) -> None:
     row = CursorRow(id=2, chain_id=1, vault="0x", block=1, block_hash=bytes(32), block_time=1)
     with pytest.raises(IntegrityError), store.write() as session:
         session.add(row)
+
+
+def test_postgresql_is_set_to_keep_what_it_says_it_keeps(cluster: Cluster) -> None:
+    url = cluster.create_migrated()
+    cluster.run(f"ALTER DATABASE {make_url(url).database} SET synchronous_commit = 'off'")
+    store = Store(url)
+    with store.engine.connect() as connection:
+        for setting, value in (
+            ("synchronous_commit", "on"),
+            ("lock_timeout", "10s"),
+            ("idle_in_transaction_session_timeout", "1min"),
+        ):
+            assert connection.execute(text(f"SHOW {setting}")).scalar() == value
+    store.close()
+
+
+def test_a_reader_sees_one_state(store: Store) -> None:
+    with store.read() as reading:
+        assert reading.get(EnclaveRow, "0x1") is None
+        with store.write() as session:
+            session.add(enclave("0x1", 1))
+        assert reading.get(EnclaveRow, "0x1") is None
+    with store.read() as reading:
+        assert reading.get(EnclaveRow, "0x1") is not None
+
+
+def test_a_reader_can_write_nothing_in_postgresql(cluster: Cluster) -> None:
+    store = Store(cluster.create_migrated())
+    with store.read() as session:
+        session.add(enclave("0x1", 1))
+        with pytest.raises(InternalError, match="read-only transaction"):
+            session.flush()
+    store.close()
+
+
+@pytest.mark.parametrize("second", ["write", "share"])
+def test_whoever_writes_alone_reads_what_stays_so(store: Store, second: str) -> None:
+    inside, order = threading.Event(), []
+
+    def wait_for_turn() -> None:
+        inside.wait()
+        with getattr(store, second)() as session:
+            order.append(session.scalars(select(EnclaveRow.enclave_key)).all())
+
+    other = threading.Thread(target=wait_for_turn)
+    other.start()
+    with store.write() as session:
+        inside.set()
+        session.add(enclave("0x1", 1))
+        session.flush()
+        other.join(0.2)  # it would come through within this time, if it could
+        assert order == []
+    other.join()
+    assert order == [["0x1"]]
+
+
+def test_postgresql_lets_shared_writes_run_side_by_side(cluster: Cluster) -> None:
+    store = Store(cluster.create_migrated())
+    with store.share() as one, store.share() as other:
+        one.add(enclave("0x1", 1))
+        other.add(enclave("0x2", 1))
+        one.flush()
+        other.flush()
+    with store.read() as session:
+        assert len(session.scalars(select(EnclaveRow)).all()) == 2
+    store.close()

@@ -10,7 +10,7 @@ from alembic import op
 
 from oracle.store.tables import Unsigned64
 
-revision: str = "0003_event_log"
+revision: str = "0003"
 down_revision: str | None = "0002"
 branch_labels: Sequence[str] | None = None
 depends_on: Sequence[str] | None = None
