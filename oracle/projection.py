@@ -126,8 +126,8 @@ def start_over(session: Session, events: Iterable[Event]) -> None:
     """
     for table in FACTS:
         session.execute(delete(table))
-    for handed_in in (AttestationRow, EscrowRow):
-        _make_due(session, handed_in, true())
+    _make_due(session, AttestationRow, true())
+    _make_due(session, EscrowRow, true())
     session.execute(update(ReceiptRow).where(ReceiptRow.status == Status.SETTLED).values(slot=None))
     extend(session, events)
 
