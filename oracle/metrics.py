@@ -7,6 +7,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 
+from oracle.endpoints import Endpoints, EndpointState
+from oracle.gas import KeyState
+from oracle.keyring import Keyring
 from oracle.loops import Loop
 from oracle.store.database import Store
 from oracle.store.tables import AttestationRow, CursorRow, EscrowRow, ReceiptRow, TransactionRow
@@ -25,10 +28,20 @@ _TABLES = {
 class Metrics(Collector):
     """One oracle's metrics, in a registry of their own."""
 
-    def __init__(self, store: Store, watcher: Watcher, loops: Sequence[Loop]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        watcher: Watcher,
+        loops: Sequence[Loop],
+        *,
+        keyring: Keyring | None = None,
+        endpoints: Endpoints | None = None,
+    ) -> None:
         self._store = store
         self._watcher = watcher
         self._loops = loops
+        self._keyring = keyring
+        self._endpoints = endpoints
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -67,3 +80,45 @@ class Metrics(Collector):
         for loop in self._loops:
             failures.add_metric([loop.name], loop.failures)
         yield failures
+        if self._keyring is not None:
+            yield from key_metrics(self._keyring.states())
+        if self._endpoints is not None:
+            yield from endpoint_metrics(self._endpoints.states())
+
+
+def key_metrics(states: Sequence[KeyState]) -> list[Metric]:
+    """Each relaying key's gas money, and whether it works."""
+    balance = _by("relayer_balance_wei", "Native coin of each relaying key.", "key")
+    batches = _by("relayer_batches_left", "Full batches that a key can pay now.", "key")
+    low = _by("relayer_low", "1 when a key is to be refilled.", "key")
+    trouble = _by("relayer_in_trouble", "1 when a key cannot send for now.", "key")
+    pending = _by("relayer_pending", "Nonces of a key that are not final.", "key")
+    for state in states:
+        if state.balance is not None:
+            balance.add_metric([state.address], state.balance)
+        if state.batches is not None:
+            batches.add_metric([state.address], state.batches)
+        low.add_metric([state.address], state.low)
+        trouble.add_metric([state.address], state.trouble is not None)
+        pending.add_metric([state.address], state.pending)
+    return [balance, batches, low, trouble, pending]
+
+
+def endpoint_metrics(states: Sequence[EndpointState]) -> list[Metric]:
+    """Each RPC endpoint by its host, and what was wrong with it."""
+    good = _by("endpoint_up", "1 when an endpoint is gone by.", "endpoint")
+    lag = _by("endpoint_lag_blocks", "Blocks behind the best endpoint.", "endpoint")
+    faults = CounterMetricFamily(
+        "rapha_oracle_endpoint_faults", "Faults by endpoint.", labels=["endpoint", "fault"]
+    )
+    for state in states:
+        good.add_metric([state.name], state.fault is None)
+        if state.lag is not None:
+            lag.add_metric([state.name], state.lag)
+        for fault, count in state.faults.items():
+            faults.add_metric([state.name, fault], count)
+    return [good, lag, faults]
+
+
+def _by(name: str, help_text: str, label: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"rapha_oracle_{name}", help_text, labels=[label])

@@ -33,4 +33,4 @@ def test_migrate_prints_the_revision(
     monkeypatch.setenv("RAPHA_ORACLE_RPC_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("RAPHA_ORACLE_DATABASE_URL", f"sqlite:///{tmp_path / 'oracle.db'}")
     assert run(monkeypatch, "migrate", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == {"revision": "0002"}
+    assert json.loads(capsys.readouterr().out) == {"revision": "0003"}

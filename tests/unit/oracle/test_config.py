@@ -12,10 +12,10 @@ from oracle.attestation.errors import DevelopmentRootRefused
 from oracle.config import (
     OracleSettings,
     check_for_real_money,
-    read_key,
     read_token,
 )
 from oracle.errors import ConfigurationRefused, SecretFileInvalid
+from oracle.keyfiles import read_key
 from oracle.service import build
 from settlement.deployment import REAL_CHAINS
 from settlement.signer import KNOWN_ACCOUNTS, KnownKeyRefused

@@ -43,7 +43,7 @@ def test_a_receipt_goes_from_accepted_over_submitted_to_settled(bench: Bench) ->
     assert (settled.status, settled.reason, settled.amount) == (Status.SETTLED, None, 10_000_000)
     assert settled.transaction == submitted.transaction
     bench.relayer.tick()
-    assert bench.relayer._outbox.pending() == []
+    assert bench.outbox().pending() == []
 
 
 def test_only_the_newest_receipt_of_a_job_is_sent_and_covers_the_others(bench: Bench) -> None:
@@ -182,7 +182,7 @@ def test_a_mined_but_reverted_batch_is_settled_by_another_transaction(bench: Ben
     bench.ledger.state.paused = False
     bench.finalize()
     bench.relayer.tick()
-    states = [row.state for nonce in (0, 1) for row in bench.relayer._outbox.attempts(nonce)]
+    states = [row.state for nonce in (0, 1) for row in bench.outbox().attempts(nonce)]
     assert states == [TransactionState.REVERTED, TransactionState.PENDING]
     bench.rounds()
     assert bench.ledger.paid()[key_of(terms())] == (500_000, False)
@@ -197,7 +197,7 @@ def test_an_unmined_transaction_is_replaced_at_the_same_nonce_for_an_eighth_more
     for _ in range(5):
         bench.ledger.hold()
     bench.relayer.tick()
-    first, second = bench.relayer._outbox.attempts(0)
+    first, second = bench.outbox().attempts(0)
     assert (first.state, second.state) == (TransactionState.REPLACED, TransactionState.PENDING)
     assert second.max_fee * 8 >= first.max_fee * 9
     assert second.tip * 8 >= first.tip * 9
@@ -218,7 +218,7 @@ def test_the_first_attempt_counts_when_it_is_the_one_that_gets_mined(bench: Benc
     bench.ledger.mempool = original
     bench.finalize()
     bench.relayer.tick()
-    states = [row.state for row in bench.relayer._outbox.attempts(0)]
+    states = [row.state for row in bench.outbox().attempts(0)]
     assert states == [TransactionState.FINAL, TransactionState.REPLACED]
 
 
@@ -230,7 +230,7 @@ def test_at_the_fee_cap_a_transaction_is_sent_again_as_it_is(bench: Bench) -> No
     for _ in range(5):
         bench.ledger.hold()
     bench.relayer.tick()
-    assert len(bench.relayer._outbox.attempts(0)) == 1
+    assert len(bench.outbox().attempts(0)) == 1
     assert len(bench.ledger.sent) == 2
     assert bench.ledger.sent[0] == bench.ledger.sent[1]
 
@@ -244,7 +244,7 @@ def test_what_could_not_be_sent_is_sent_later_and_before_any_new_nonce(bench: Be
     bench.intake.submit_receipt(signed(terms(2), 5))
     with pytest.raises(TransactionRefused):
         bench.relayer.tick()
-    assert len(bench.relayer._outbox.pending()) == 1
+    assert len(bench.outbox().pending()) == 1
     bench.ledger.refuse_sends = False
     bench.rounds()
     assert sorted(bench.ledger.calldata_by_nonce()) == [0, 1]
@@ -261,7 +261,7 @@ def test_a_nonce_that_a_foreign_transaction_used_is_given_up_and_its_receipt_sen
     bench.ledger.state.nonces[sender] = nonce + 1
     bench.finalize()
     bench.relayer.tick()
-    assert [row.state for row in bench.relayer._outbox.attempts(0)] == [TransactionState.LOST]
+    assert [row.state for row in bench.outbox().attempts(0)] == [TransactionState.LOST]
     bench.rounds()
     assert bench.ledger.paid()[key_of(terms())] == (500_000, False)
 
@@ -274,7 +274,7 @@ def test_nothing_is_decided_while_the_endpoint_is_down(bench: Bench) -> None:
         bench.relayer.tick()
     bench.ledger.down = False
     assert status_of(bench, signed(terms(), 5)) == (Status.ACCEPTED, None)
-    assert bench.relayer._outbox.pending() == []
+    assert bench.outbox().pending() == []
 
 
 def test_an_escrow_is_opened_by_the_payers_signature(bench: Bench) -> None:
