@@ -8,20 +8,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from oracle.batching import BatchPolicy
-from oracle.errors import (
-    FundsTooLow,
-    KeyInUse,
-    SignedOtherwise,
-    SignerRefused,
-    SignerUnavailable,
-    TransactionRefused,
-    WorkTaken,
-)
+from oracle.errors import FeeTooLow, FundsTooLow, KeyInUse, SignerRefused, WorkTaken
 from oracle.facts import Call, Chain
 from oracle.gas import GasPolicy, KeyState, affordable_batches, is_low
 from oracle.lease import KeyLease
 from oracle.outbox import Item, Outbox
-from oracle.sender import Moment, Sender
+from oracle.sender import SENDING_TROUBLE, Moment, Sender
 from oracle.signers.transaction import TransactionSigner, UnsignedTransaction
 from oracle.store.database import Store
 from oracle.store.tables import TransactionRow
@@ -29,13 +21,7 @@ from oracle.transactions import FeePolicy, TransactionState
 from settlement.deployment import Deployment
 from settlement.errors import RaphaError
 
-KEY_TROUBLE = (
-    TransactionRefused,
-    SignerUnavailable,
-    SignerRefused,
-    SignedOtherwise,
-    KeyInUse,
-)
+KEY_TROUBLE = (*SENDING_TROUBLE, KeyInUse)
 """What stops one key and no other."""
 
 _log = structlog.get_logger(__name__)
@@ -76,6 +62,7 @@ class Keyring:
         self._policy = policy
         self._price: int | None = None
         self._troubles: dict[str, RaphaError] = {}
+        self._told: dict[str, RaphaError] = {}
         self._low: dict[str, bool] = {}
         self.senders = [self._sender(signer) for signer in signers]
 
@@ -130,7 +117,7 @@ class Keyring:
     def catch_up(self, moment: Moment) -> None:
         """Have each key send what is persisted, and look after what is pending."""
         self._price = self._policy.fees.price(moment.fees)
-        self._troubles = {}
+        self._told, self._troubles = self._troubles, {}
         for sender in self.senders:
             try:
                 sender.acquire()
@@ -142,9 +129,11 @@ class Keyring:
             self._take_over(moment)
 
     def raise_if_stuck(self) -> None:
-        """Raise the first key's trouble when no key can work."""
-        if self._troubles and not self._able():
-            raise next(iter(self._troubles.values()))
+        """Raise the first key's trouble when no key can work; waiting for lower fees is none."""
+        if not self._able():
+            for trouble in self._troubles.values():
+                if not isinstance(trouble, FeeTooLow):
+                    raise trouble
 
     def has_room(self) -> bool:
         """Whether a key can take on a transaction now."""
@@ -184,7 +173,9 @@ class Keyring:
 
     def _note(self, sender: Sender, error: RaphaError) -> None:
         self._troubles[sender.address] = error
-        _log.warning("key has to wait", sender=sender.address, reason=f"{error.code}: {error}")
+        told = self._told.get(sender.address)
+        if told is None or told.code != error.code:
+            _log.warning("key has to wait", sender=sender.address, reason=f"{error.code}: {error}")
 
     def _watch_balance(self, sender: Sender, price: int) -> None:
         if sender.balance is None:
@@ -223,7 +214,8 @@ class Keyring:
 
     def _choose(self) -> Sender | None:
         """The key with the least on its way, None while all are busy or in trouble."""
-        loads = [(len(sender.outbox.pending()), sender) for sender in self._able()]
+        free = [sender for sender in self._able() if not sender.is_blocked()]
+        loads = [(len(sender.outbox.pending()), sender) for sender in free]
         load, sender = min(loads, key=lambda pair: pair[0], default=(0, None))
         return sender if load < self._policy.max_in_flight else None
 

@@ -6,14 +6,25 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy.orm import Session
 
-from oracle.errors import FeeTooLow, FundsTooLow
+from oracle.errors import (
+    FeeTooLow,
+    FundsTooLow,
+    SignedOtherwise,
+    SignerRefused,
+    SignerUnavailable,
+    TransactionRefused,
+)
 from oracle.facts import Call, CallKind, Chain, Fees
 from oracle.lease import KeyLease
 from oracle.outbox import Item, Outbox
 from oracle.store.tables import TransactionRow
 from oracle.transactions import Bid, FeePolicy, TransactionState
+from settlement.errors import RaphaError
 from settlement.reverts import ContractReverted
 from settlement.types import to_hex
+
+SENDING_TROUBLE = (TransactionRefused, SignerUnavailable, SignerRefused, SignedOtherwise)
+"""What keeps one key from sending, and no other."""
 
 MAX_FILL = 16
 """How many missing nonces are filled in one round."""
@@ -72,21 +83,29 @@ class Sender:
         """Send what is persisted but unsent, and look after what is pending."""
         if self._followed is None or self._followed[0] != moment.height:
             self.balance = self._chain.balance(self.address)
-        for row in self.outbox.pending():
-            if not (row.sent and self._recovered):
-                self._deliver(row, moment)
-        self._recovered = True
+        trouble: RaphaError | None = None
+        try:
+            self._deliver_all(moment)
+        except SENDING_TROUBLE as error:  # an earlier attempt may be mined all the same
+            trouble = error
         # as long as neither the chain nor the facts move, nothing can have happened
         if self._followed != (moment.height, moment.seen):
             self._follow(moment)
             self._followed = (moment.height, moment.seen)
+        if trouble is not None:
+            raise trouble
+
+    def is_blocked(self) -> bool:
+        """Whether a nonce is not sent yet: what comes after it would wait for it."""
+        return any(not row.sent for row in self.outbox.pending())
 
     def can_pay(self, gas: int, bid: Bid) -> bool:
         """Whether the balance covers one more transaction beside those that are pending."""
-        if self.balance is None:
-            return True
-        bound = sum(row.gas * row.max_fee for row in self.outbox.pending())
-        return self.balance >= bound + gas * bid.max_fee
+        needed = gas * bid.max_fee
+        needed += sum(row.gas * row.max_fee for row in self.outbox.pending())
+        if self.balance is None or self.balance < needed:
+            self.balance = self._chain.balance(self.address)  # it may have been refilled
+        return self.balance >= needed
 
     def enter(
         self,
@@ -111,8 +130,9 @@ class Sender:
         """Hand a persisted transaction over, and note that it was."""
         try:
             delivery = self._chain.send(row.raw)
-        except FundsTooLow:
-            self.outbox.mark_sent(row.hash, False)
+        except (FundsTooLow, FeeTooLow):
+            if row.sent:
+                self.outbox.mark_sent(row.hash, False)
             raise
         self.outbox.mark_sent(row.hash, since=since)
         _log.info(
@@ -135,6 +155,12 @@ class Sender:
 
     # What is pending
 
+    def _deliver_all(self, moment: Moment) -> None:
+        for row in self.outbox.pending():
+            if not (row.sent and self._recovered):
+                self._deliver(row, moment)
+        self._recovered = True
+
     def _deliver(self, row: TransactionRow, moment: Moment) -> None:
         try:
             self.send(row)
@@ -146,9 +172,9 @@ class Sender:
         if not pending:
             return
         used = self._chain.next_nonce(self.address, final=True)
-        for row in pending:
-            if not self._resolve(row, moment.seen, used):
-                self._attend(row, moment)
+        unmined = [row for row in pending if not self._resolve(row, moment.seen, used)]
+        for row in unmined:
+            self._attend(row, moment)
         self._fill_gaps(used, moment)
 
     def _resolve(self, row: TransactionRow, seen: int, used: int) -> bool:
@@ -173,6 +199,8 @@ class Sender:
         """Have an unmined transaction mined, or cancelled."""
         if row.kind != CallKind.CANCEL and not self.outbox.is_wanted(row):
             self._cancel(row, moment, "all that it carries is settled")
+        elif not row.sent:
+            return  # it is tried in every round
         elif moment.height >= row.since + self._patience:
             refusal = self._refusal(row)
             if refusal is None:
