@@ -46,7 +46,8 @@ def read_keystore(path: Path, password_file: Path) -> LocalAccount:
     document, password = read_secret(path), read_secret(password_file)
     try:
         key = Account.decrypt(document, password)
-    except (ValueError, TypeError, KeyError, NotImplementedError):  # the cause may carry secrets
+    # not chained: the cause may carry secrets
+    except (ValueError, TypeError, LookupError, AttributeError, NotImplementedError):
         raise SecretFileInvalid(
             str(path), f"is no keystore that the password in {password_file} opens"
         ) from None

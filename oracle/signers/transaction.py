@@ -5,10 +5,24 @@ from typing import Protocol
 
 from eth_account import Account
 from eth_account.typed_transactions import DynamicFeeTransaction, TypedTransaction
+from eth_keys.exceptions import BadSignature, ValidationError
 from eth_utils import to_checksum_address
 from hexbytes import HexBytes
+from rlp.exceptions import RLPException
 
 from oracle.errors import SignedOtherwise
+
+
+# What eth_account and what it stands on raise for bytes that are no signed transaction.
+_GARBAGE = (
+    RLPException,
+    BadSignature,
+    ValidationError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +88,7 @@ def checked(wanted: UnsignedTransaction, raw: bytes, address: str) -> bytes:
         parsed = TypedTransaction.from_bytes(HexBytes(raw))
         signer = Account.recover_transaction(HexBytes(raw))
         found = _parsed(parsed)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except _GARBAGE as error:
         raise SignedOtherwise("is no EIP-1559 transaction") from error
     for field in fields(UnsignedTransaction):
         asked, got = getattr(wanted, field.name), getattr(found, field.name)
