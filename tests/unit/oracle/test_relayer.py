@@ -1,10 +1,12 @@
 """What reaches the chain, and in which transactions."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from unit.oracle.bench import (
     DAY,
+    POLICY,
     Bench,
     actor,
     digest_of,
@@ -18,6 +20,7 @@ from unit.oracle.bench import (
 )
 from unit.oracle.ledger import START
 
+from oracle.batching import BatchPolicy
 from oracle.errors import ChainUnavailable, TransactionRefused
 from oracle.facts import Settled
 from oracle.messages import ChallengeRequest, Status
@@ -334,3 +337,93 @@ def test_a_registration_for_a_committee_that_changed_is_signed_anew(tmp_path: Pa
 
 def _request() -> ChallengeRequest:
     return ChallengeRequest(node_id=1, enclave_key=actor("enclave").address)
+
+
+TWO_KEYS = ("relayer", "second")
+
+
+def test_a_completing_receipt_never_overtakes_what_was_earned_by_another_key(
+    tmp_path: Path,
+) -> None:
+    bench = Bench.create(tmp_path, keys=TWO_KEYS)
+    bench.open(terms())
+    bench.intake.submit_receipt(signed(terms(), 30))
+    bench.relayer.tick()
+    bench.intake.submit_receipt(signed(terms(), 20, complete=True))
+    bench.relayer.tick()
+    bench.relayer.tick()
+    # by the other key it might be mined first, and close the job
+    assert len(bench.ledger.sent) == 1
+    bench.rounds()
+    assert bench.ledger.paid()[key_of(terms())] == (3_000_000, True)
+
+
+def test_a_completing_receipt_is_not_parted_from_what_was_earned_by_a_batchs_end(
+    tmp_path: Path,
+) -> None:
+    policy = replace(POLICY, batch=BatchPolicy(max_batch=1))
+    bench = Bench.create(tmp_path, keys=TWO_KEYS, policy=policy)
+    bench.open(terms())
+    bench.intake.submit_receipt(signed(terms(), 20, complete=True))
+    bench.intake.submit_receipt(signed(terms(), 30))
+    bench.relayer.tick()
+    assert len(bench.ledger.sent) == 1
+    bench.rounds()
+    assert bench.ledger.paid()[key_of(terms())] == (3_000_000, True)
+
+
+def test_a_batch_waits_for_its_policy_and_then_goes(tmp_path: Path) -> None:
+    policy = replace(POLICY, batch=BatchPolicy(min_value=10**9, max_age=30, urgency=0))
+    bench = Bench.create(tmp_path, policy=policy)
+    bench.open(terms())
+    bench.intake.submit_receipt(signed(terms(), 5))
+    bench.ledger.mine(seconds=29)
+    assert not bench.relayer.tick()
+    assert bench.ledger.sent == []
+    bench.ledger.mine(seconds=1)
+    assert bench.relayer.tick()
+    bench.rounds(2)
+    assert bench.ledger.paid()[key_of(terms())] == (500_000, False)
+
+
+def test_a_receipt_whose_enclave_soon_expires_does_not_wait_for_its_batch(tmp_path: Path) -> None:
+    policy = replace(POLICY, batch=BatchPolicy(min_value=10**9, max_age=10**6, urgency=60))
+    bench = Bench.create(tmp_path, policy=policy)
+    job = terms(deadline=START + 30 * DAY)
+    bench.open(job)
+    bench.intake.submit_receipt(signed(job, 5))
+    expiry = START + 7 * DAY
+    bench.ledger.mine(seconds=expiry - 62 - bench.ledger.time)
+    assert not bench.relayer.tick()
+    bench.ledger.mine(seconds=1)
+    assert bench.relayer.tick()
+    bench.rounds()
+    assert status_of(bench, signed(job, 5)) == (Status.SETTLED, None)
+
+
+def test_while_one_key_is_in_trouble_the_service_is_ready_and_says_so(tmp_path: Path) -> None:
+    bench = Bench.create(tmp_path, keys=TWO_KEYS)
+    poor = actor("relayer").address
+    bench.ledger.balances[poor] = 1
+    bench.open(terms())
+    bench.intake.submit_receipt(signed(terms(), 5))
+    bench.rounds()
+    assert status_of(bench, signed(terms(), 5)) == (Status.SETTLED, None)
+    service = bench.service()
+    assert service.readiness().warnings == {f"key {poor}": "gas money for 0 batches is left"}
+    metrics = service.metrics.text().decode()
+    assert f'rapha_oracle_relayer_balance_wei{{key="{poor}"}} 1.0' in metrics
+    assert f'rapha_oracle_relayer_low{{key="{poor}"}} 1.0' in metrics
+    rich = actor("second").address
+    assert f'rapha_oracle_relayer_low{{key="{rich}"}} 0.0' in metrics
+
+
+def test_a_lost_process_leaves_no_mark_that_stops_its_successor(bench: Bench) -> None:
+    bench.open(terms())
+    bench.intake.submit_receipt(signed(terms(), 5))
+    bench.relayer.tick()
+    bench.restart()
+    bench.relayer.keyring.prepare()
+    bench.rounds()
+    assert bench.ledger.paid()[key_of(terms())] == (500_000, False)
+    assert len(bench.outbox().attempts(0)) == 1

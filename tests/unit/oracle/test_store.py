@@ -9,9 +9,21 @@ from sqlalchemy import inspect, select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import CreateTable
+from unit.oracle.bench import DEPLOYMENT, actor
 
+from oracle.facts import Call, CallKind
+from oracle.signers.local import LocalKey
 from oracle.store.database import Store
-from oracle.store.tables import CursorRow, EnclaveRow, JobRow, Table
+from oracle.store.tables import (
+    CursorRow,
+    EnclaveRow,
+    EscrowRow,
+    JobRow,
+    SlotRow,
+    Table,
+    TransactionRow,
+)
+from oracle.transactions import Bid, signed_row
 
 
 @pytest.fixture
@@ -58,6 +70,46 @@ def test_a_job_of_the_first_schema_is_not_cancelled_after_the_migration(store: S
     with store.read() as session:
         job = session.get_one(JobRow, b"\1")
         assert (job.funded, job.cancelled_until) == (5, None)
+
+
+def test_transactions_of_one_key_keep_their_nonces_and_what_they_carry(store: Store) -> None:
+    """Before the third schema the nonce itself was the slot, and the sender was not stored."""
+    signer = LocalKey(actor("relayer"))
+    row = signed_row(
+        Call(CallKind.SETTLE, DEPLOYMENT.vault, b"data"),
+        signer=signer,
+        chain_id=1,
+        nonce=7,
+        attempt=1,
+        gas=100,
+        bid=Bid(2, 1),
+        since=0,
+        slot=1,
+    )
+    with store.write() as session:
+        session.add_all([row, SlotRow(slot=1, sender=signer.address, nonce=7), escrow_row(1)])
+    store.downgrade("0002")
+    with store.engine.connect() as connection:
+        assert connection.execute(text("SELECT slot FROM escrows")).scalar() == 7
+    store.migrate()
+    with store.read() as session:
+        found = session.scalars(select(TransactionRow)).one()
+        slot = session.scalars(select(SlotRow)).one()
+        assert (found.sender, found.nonce, found.hash) == (signer.address, 7, row.hash)
+        assert (slot.sender, slot.nonce, slot.slot) == (signer.address, 7, found.slot)
+        assert session.scalars(select(EscrowRow.slot)).one() == found.slot
+
+
+def escrow_row(slot: int) -> EscrowRow:
+    return EscrowRow(
+        job_id=bytes(32),
+        terms="{}",
+        valid_after=0,
+        valid_before=1,
+        signature=b"",
+        status="SUBMITTED",
+        slot=slot,
+    )
 
 
 def test_migrating_twice_changes_nothing(store: Store) -> None:
