@@ -4,22 +4,31 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import requests
+from eth_abi.exceptions import DecodingError
 from eth_utils import keccak, to_checksum_address
 from hexbytes import HexBytes
-from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 from web3 import HTTPProvider, Web3
 from web3.contract.contract import ContractFunction
 from web3.exceptions import (
     BadFunctionCallOutput,
-    BadResponseFormat,
     BlockNotFound,
     ContractLogicError,
     TransactionNotFound,
+    Web3Exception,
     Web3RPCError,
 )
 from web3.types import BlockData, BlockIdentifier, FilterParams, TxParams
 
-from oracle.errors import ChainUnavailable, Delivery, LogRangeRefused, delivery_of, is_range_refusal
+from oracle.errors import (
+    ChainUnavailable,
+    Delivery,
+    EndpointBusy,
+    LogRangeRefused,
+    delivery_of,
+    is_range_refusal,
+    is_rate_limit,
+)
 from oracle.facts import (
     Block,
     Call,
@@ -45,6 +54,7 @@ from settlement import events
 from settlement.client import Settlement
 from settlement.contracts import Claim, Outcome, WrongChain
 from settlement.deployment import Deployment
+from settlement.errors import RaphaError
 from settlement.events import decode_events, terms_from_event
 from settlement.models import Authorization, EnclaveRegistration, JobTerms
 from settlement.reverts import reverted
@@ -55,15 +65,17 @@ T = TypeVar("T")
 TIMEOUT = 5
 """Seconds that the endpoint has for one request."""
 
-_TROUBLE = (
-    requests.RequestException,
-    Web3RPCError,
-    BadFunctionCallOutput,
-    BadResponseFormat,
-    BlockNotFound,
-)
+ATTEMPTS = 3
+"""How often a read is tried where there is no other endpoint to ask."""
+
 _REVERT_CODES = frozenset({3, -32000, -32015})
-_FEE_WINDOW = 5
+_LIMIT_EXCEEDED = -32005  # EIP-1474
+_TOO_MANY_REQUESTS = 429
+_FEE_WINDOW = 20
+_FEE_PERCENTILE = 50
+
+# What web3 raises when an answer is not what it should be.
+_GARBAGE = (ValueError, TypeError, LookupError, AttributeError, DecodingError, Web3Exception)
 
 
 def _reading(
@@ -71,30 +83,50 @@ def _reading(
 ) -> Callable[Concatenate["RpcChain", P], T]:
     """A read: tried a few times, then ChainUnavailable."""
 
-    @retry(
-        retry=retry_if_exception_type(ChainUnavailable),
-        stop=stop_after_attempt(3),
-        wait=wait_exponential_jitter(initial=0.1, max=0.5, jitter=0.1),
-        reraise=True,
-    )
-    def read(chain: "RpcChain", /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def once(chain: "RpcChain", /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return method(chain, *args, **kwargs)
-        except _TROUBLE as error:
-            raise ChainUnavailable(_words(error)) from error
+        except RaphaError:
+            raise
+        except (requests.RequestException, Web3RPCError) as error:
+            raise _trouble(error) from error
+        except _GARBAGE as error:
+            raise ChainUnavailable(f"it answers garbage ({type(error).__name__})") from error
+
+    def read(chain: "RpcChain", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        retrying = Retrying(
+            retry=retry_if_exception(_may_pass),
+            stop=stop_after_attempt(chain.attempts),
+            wait=wait_exponential_jitter(initial=0.1, max=0.5, jitter=0.1),
+            reraise=True,
+        )
+        return retrying(once, chain, *args, **kwargs)
 
     return read
+
+
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, ChainUnavailable) and not isinstance(error, EndpointBusy)
 
 
 class RpcChain:
     """`oracle.facts.Chain` over one JSON-RPC endpoint."""
 
-    def __init__(self, rpc_url: str, deployment: Deployment) -> None:
+    def __init__(
+        self,
+        rpc_url: str,
+        deployment: Deployment,
+        *,
+        attempts: int = ATTEMPTS,
+        timeout: float = TIMEOUT,
+    ) -> None:
+        """`timeout` is seconds for one request, of which a read makes up to `attempts`."""
         provider = HTTPProvider(
             rpc_url,
-            request_kwargs={"timeout": TIMEOUT},
+            request_kwargs={"timeout": timeout},
             exception_retry_configuration=None,
         )
+        self.attempts = attempts
         self._w3 = Web3(provider)
         self._deployment = deployment
         self._settlement = Settlement(self._w3, deployment)
@@ -226,9 +258,10 @@ class RpcChain:
 
     @_reading
     def fees(self) -> Fees:
-        """The next block's base fee, and the median tip of the last few blocks."""
-        history = self._w3.eth.fee_history(_FEE_WINDOW, "latest", [50])
-        tips = sorted(int(block[0]) for block in history["reward"] if block)
+        """The next block's base fee, and the median tip of the last few blocks that had any."""
+        history = self._w3.eth.fee_history(_FEE_WINDOW, "latest", [_FEE_PERCENTILE])
+        blocks = zip(history["reward"], history["gasUsedRatio"], strict=True)
+        tips = sorted(int(reward[0]) for reward, used in blocks if reward and used > 0)
         tip = tips[len(tips) // 2] if tips else 0
         return Fees(base_fee=int(history["baseFeePerGas"][-1]), tip=tip)
 
@@ -248,9 +281,13 @@ class RpcChain:
         try:
             self._w3.eth.send_raw_transaction(HexBytes(raw))
         except Web3RPCError as error:
+            if _is_limit(error):
+                raise EndpointBusy from error
             return delivery_of(_words(error))
-        except (requests.RequestException, BadResponseFormat) as error:
-            raise ChainUnavailable(_words(error)) from error
+        except requests.RequestException as error:
+            raise _trouble(error) from error
+        except _GARBAGE as error:
+            raise ChainUnavailable(f"it answers garbage ({type(error).__name__})") from error
         return Delivery.SENT
 
     @_reading
@@ -270,6 +307,19 @@ class RpcChain:
         except TransactionNotFound:
             return None
         return int(receipt["gasUsed"]) * int(receipt["effectiveGasPrice"])
+
+    def is_known(self, transaction: bytes) -> bool:
+        """Whether the endpoint has a transaction, in its pool or in a block."""
+        try:
+            self._w3.eth.get_transaction(HexBytes(transaction))
+        except TransactionNotFound:
+            return False
+        return True
+
+    @_reading
+    def balance(self, account: str) -> int:
+        """What an account has of the native coin, in wei."""
+        return int(self._w3.eth.get_balance(to_checksum_address(account)))
 
     def _block(self, which: BlockIdentifier) -> Block:
         return _block_of(self._w3.eth.get_block(which))
@@ -350,7 +400,24 @@ def _revert_or_trouble(error: ContractLogicError | Web3RPCError) -> Exception:
     answer = (error.rpc_response or {}).get("error", {})
     if answer.get("code") in _REVERT_CODES and "revert" in _words(error).lower():
         return reverted(error)
+    return _trouble(error)
+
+
+def _trouble(error: requests.RequestException | Web3RPCError) -> ChainUnavailable:
+    """What keeps an endpoint from answering."""
+    if isinstance(error, Web3RPCError):
+        return EndpointBusy() if _is_limit(error) else ChainUnavailable(_words(error))
+    response = error.response
+    if response is not None and response.status_code == _TOO_MANY_REQUESTS:
+        after = response.headers.get("Retry-After", "")
+        return EndpointBusy(float(after) if after.isdigit() else None)
     return ChainUnavailable(_words(error))
+
+
+def _is_limit(error: Web3RPCError) -> bool:
+    answer = (error.rpc_response or {}).get("error", {})
+    has_code = isinstance(answer, dict) and answer.get("code") == _LIMIT_EXCEEDED
+    return has_code or is_rate_limit(_words(error))
 
 
 def _words(error: Exception) -> str:
@@ -358,5 +425,6 @@ def _words(error: Exception) -> str:
     if isinstance(error, requests.RequestException):
         return type(error).__name__
     if isinstance(error, Web3RPCError) and error.rpc_response:
-        return str(error.rpc_response.get("error", {}).get("message", "no message"))
+        answer = error.rpc_response.get("error", {})
+        return str(answer.get("message", "no message") if isinstance(answer, dict) else answer)
     return str(getattr(error, "message", None) or error)

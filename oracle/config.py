@@ -1,11 +1,10 @@
 """The oracle's configuration, from `RAPHA_ORACLE_*` variables and the files that they name."""
 
+from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
-from eth_account import Account
-from eth_account.signers.local import LocalAccount
 from limits import parse
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -13,14 +12,17 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from oracle.attestation.errors import DevelopmentRootRefused
 from oracle.attestation.policy import TcbAllowance
 from oracle.errors import ConfigurationRefused, SecretFileInvalid
+from oracle.keyfiles import read_secret
 from oracle.limits import AccessPolicy
 from oracle.messages import MAX_RECEIPTS
 from settlement.contracts import MAX_BATCH
 from settlement.deployment import REAL_CHAINS
 from settlement.signer import refuse_known_key
+from settlement.types import Address
 
 MIN_TOKEN = 32
 GWEI = 10**9
+_LISTS = ("peers", "relayer_key_files", "relayer_keystore_files", "signer_addresses")
 
 
 def _check_rate(text: str) -> str:
@@ -40,12 +42,20 @@ Rate = Annotated[str, AfterValidator(_check_rate)]
 class OracleSettings(BaseSettings):
     """One operator's settings. Times are seconds, fees wei per gas; secrets are read from files.
 
-    `database_url` is SQLAlchemy's. `committee_key_file` holds the operator's signing key (hex);
-    `relayer_key_file` holds another one. `peers` are base URLs, separated by commas. `patience` is
-    how many blocks a transaction may stay unmined before it is replaced at higher fees, `max_lag`
-    how many finalized blocks the watcher may be behind while the oracle calls itself ready.
+    Lists are separated by commas. `database_url` is SQLAlchemy's. `committee_key_file` holds the
+    operator's signing key (hex). Relaying keys are others: in hex in `relayer_key_file` and
+    `relayer_key_files`, in keystores that `relayer_password_file` opens in
+    `relayer_keystore_files`, or behind the Web3Signer at `signer_url`, by `signer_addresses`.
+    `rpc_url` may name several endpoints, the preferred one first; `rpc_agree` of them must say the
+    same of what is final (two of three or more, unless told otherwise), and one that is
+    `rpc_max_lag` blocks behind the others is not gone by. `peers` are base URLs. `patience` is how
+    many blocks a transaction may stay unmined before it is replaced at higher fees, `max_lag` how
+    many finalized blocks the watcher may be behind while the oracle calls itself ready.
     `max_batch` is how many receipts one transaction settles; a hundred of as many nodes, each
     completing its job, need 7.1 million gas, of 16.8 that a transaction may use (EIP-7825).
+    `batch_*`, `cheap_gas`, `max_gas_share` and `coin_price` say when a batch goes, see
+    `oracle.batching.BatchPolicy`; a key that can pay for fewer than `alarm_batches` full ones is
+    called low.
     Collateral comes from `collateral_file`, or from the service at `pccs_url` (Intel's PCS v4 or a
     PCCS, without a path), which is kept in `pccs_directory` and asked anew each `pccs_refresh`;
     below `min_tcb_evaluation` none counts.
@@ -67,6 +77,15 @@ class OracleSettings(BaseSettings):
     committee_key_file: Path
     relay: bool = False
     relayer_key_file: Path | None = None
+    relayer_key_files: Annotated[tuple[Path, ...], NoDecode] = ()
+    relayer_keystore_files: Annotated[tuple[Path, ...], NoDecode] = ()
+    relayer_password_file: Path | None = None
+    signer_url: SecretStr | None = None
+    signer_addresses: Annotated[tuple[Address, ...], NoDecode] = ()
+    signer_timeout: float = Field(default=5.0, gt=0)
+    rpc_agree: int | None = Field(default=None, gt=0)
+    rpc_max_lag: int = Field(default=10, gt=0)
+    rpc_timeout: float = Field(default=5.0, gt=0)
     peers: Annotated[tuple[str, ...], NoDecode] = ()
     peer_token_file: Path
     peer_timeout: float = Field(default=3.0, gt=0)
@@ -87,20 +106,50 @@ class OracleSettings(BaseSettings):
     min_tip: int = Field(default=25 * GWEI, ge=0)
     max_fee: int = Field(default=1_000 * GWEI, gt=0)
     patience: int = Field(default=20, gt=0)
+    max_in_flight: int = Field(default=16, gt=0)
+    batch_value: int = Field(default=1_000_000, ge=0)
+    batch_age: int = Field(default=5, ge=0)
+    completing_age: int = Field(default=0, ge=0)
+    cheap_gas: int = Field(default=0, ge=0)
+    max_gas_share: int = Field(default=20, gt=0, le=100)
+    coin_price: int | None = Field(default=None, gt=0)
+    alarm_batches: int = Field(default=20, ge=0)
 
     @model_validator(mode="before")
     @classmethod
-    def _split_peers(cls, values: dict[str, object]) -> dict[str, object]:
-        peers = values.get("peers")
-        if isinstance(peers, str):
-            urls = tuple(url.strip() for url in peers.split(",") if url.strip())
-            return {**values, "peers": urls}
-        return values
+    def _split_lists(cls, values: dict[str, object]) -> dict[str, object]:
+        return {
+            name: _parts(value) if name in _LISTS and isinstance(value, str) else value
+            for name, value in values.items()
+        }
+
+    @property
+    def rpc_urls(self) -> tuple[str, ...]:
+        """The endpoints' URLs; they may carry keys."""
+        return _parts(self.rpc_url.get_secret_value())
+
+    @property
+    def hex_key_files(self) -> tuple[Path, ...]:
+        """All files with relaying keys in hex."""
+        first = (self.relayer_key_file,) if self.relayer_key_file else ()
+        return first + self.relayer_key_files
 
     @model_validator(mode="after")
     def _check(self) -> "OracleSettings":
-        if self.relay and self.relayer_key_file is None:
-            raise ValueError("relaying needs relayer_key_file")
+        if self.relay and not (
+            self.hex_key_files or self.relayer_keystore_files or self.signer_addresses
+        ):
+            raise ValueError(
+                "relaying needs relayer_key_file, relayer_keystore_files or signer_addresses"
+            )
+        if self.relayer_keystore_files and self.relayer_password_file is None:
+            raise ValueError("keystores need relayer_password_file")
+        if (self.signer_url is None) != (not self.signer_addresses):
+            raise ValueError("signer_url and signer_addresses go together")
+        if not self.rpc_urls:
+            raise ValueError("rpc_url names no endpoint")
+        if self.rpc_agree is not None and self.rpc_agree > len(self.rpc_urls):
+            raise ValueError("rpc_agree is more than there are endpoints")
         if self.min_tip > self.max_fee:
             raise ValueError("min_tip is above max_fee")
         if (self.collateral_file is None) == (self.pccs_url is None):
@@ -123,19 +172,8 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def read_key(path: Path) -> LocalAccount:
-    """The account of a hex private key in a file.
-
-    Raises:
-        SecretFileInvalid: when the file does not hold one; its content is not shown.
-    """
-    text = _read_secret(path)
-    try:
-        key = bytes.fromhex(text.removeprefix("0x"))
-        account: LocalAccount = Account.from_key(key)
-    except ValueError:  # not chained: the cause would carry the key's text
-        raise SecretFileInvalid(str(path), "does not hold a private key in hex") from None
-    return account
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def read_token(path: Path) -> str:
@@ -144,37 +182,25 @@ def read_token(path: Path) -> str:
     Raises:
         SecretFileInvalid: when it is missing or short.
     """
-    token = _read_secret(path)
+    token = read_secret(path)
     if len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable():
         raise SecretFileInvalid(str(path), f"needs {MIN_TOKEN} or more printable ASCII characters")
     return token
 
 
-def check_for_real_money(
-    settings: OracleSettings, chain_id: int, accounts: list[LocalAccount]
-) -> None:
+def check_for_real_money(settings: OracleSettings, chain_id: int, addresses: Sequence[str]) -> None:
     """Refuse what belongs to development on a chain with real money.
 
     Raises:
         KnownKeyRefused: for a private key that everybody knows.
         DevelopmentRootRefused: for a development platform's root.
-        ConfigurationRefused: when one key both vouches and relays.
+        ConfigurationRefused: when one key both vouches and relays, or is named twice.
     """
-    addresses = [str(account.address) for account in accounts]
     if len(set(addresses)) != len(addresses):
-        raise ConfigurationRefused("the committee's key and the relayer's must differ")
+        raise ConfigurationRefused("the committee's key and the relayers' must differ")
     if chain_id not in REAL_CHAINS:
         return
     for address in addresses:
         refuse_known_key(address, chain_id)
     if settings.dev_root_file is not None:
         raise DevelopmentRootRefused(chain_id)
-
-
-def _read_secret(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise SecretFileInvalid(str(path), error.strerror or "cannot be read") from error
-    except UnicodeDecodeError:
-        raise SecretFileInvalid(str(path), "is not text") from None

@@ -364,6 +364,84 @@ class TransactionRefused(RaphaError):
         super().__init__(f"the endpoint refused the transaction: {reason}")
 
 
+class FeeTooLow(TransactionRefused):
+    """The endpoint's pool does not take what the transaction bids."""
+
+
+class FundsTooLow(TransactionRefused):
+    """The key cannot pay for the transaction: send native coin to it."""
+
+
+class SignerUnavailable(RaphaError, ConnectionError):
+    """The remote signer gave no usable answer for now."""
+
+    final = False
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"the remote signer is unavailable: {reason}")
+
+
+class SignerRefused(RaphaError, PermissionError):
+    """The remote signer does not sign this: look at its own rules and keys."""
+
+    final = False
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"the remote signer refused: {reason}")
+
+
+class SignedOtherwise(RaphaError, ValueError):
+    """A signer's answer is not what it was asked to sign. It is not sent anywhere."""
+
+    final = False
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__(f"what the signer returned {what}")
+
+
+class KeyInUse(RaphaError, RuntimeError):
+    """Another process writes this key's nonces: only one may."""
+
+    final = False
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        super().__init__(f"another process relays with {address}; stop one of the two")
+
+
+class WorkTaken(RaphaError, RuntimeError):
+    """Another relayer took what a transaction was to carry, or the nonce moved: look again."""
+
+    final = False
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__(f"{what} changed hands in between")
+
+
+class EndpointBusy(ChainUnavailable):
+    """The endpoint wants fewer requests; `after` is the seconds that it asks to wait, if any."""
+
+    def __init__(self, after: float | None = None) -> None:
+        self.after = after
+        super().__init__("it limits the rate of requests")
+
+
+class EndpointsDisagree(RaphaError, RuntimeError):
+    """Endpoints contradict each other about what is final. Nothing is decided until they agree."""
+
+    final = False
+
+    def __init__(self, what: str, answers: Mapping[str, str]) -> None:
+        self.what = what
+        self.answers = dict(answers)
+        said = "; ".join(f"{name} says {answer}" for name, answer in self.answers.items())
+        super().__init__(f"endpoints disagree on {what}: {said}; take the wrong one out")
+
+
 class Delivery(StrEnum):
     """What became of handing a signed transaction to the endpoint."""
 
@@ -375,6 +453,9 @@ class Delivery(StrEnum):
 # Endpoints (geth, bor, erigon, anvil) agree neither on codes nor on words: read here only.
 _KNOWN = ("already known", "already imported", "known transaction", "alreadyknown")
 _NONCE_USED = ("nonce too low", "nonce is too low", "oldnonce", "nonce has already been used")
+_FEE = ("underpriced", "fee too low", "less than block base fee", "max fee per gas less than")
+_FUNDS = ("insufficient funds",)
+_RATE = ("too many requests", "rate limit", "request rate", "requests per second", "throttled")
 _RANGE = (
     "block range",
     "range is too",
@@ -391,17 +472,28 @@ def delivery_of(message: str) -> Delivery:
     """What an endpoint's refusal of a raw transaction means.
 
     Raises:
-        TransactionRefused: unless it says that it has the transaction, or that its nonce is used.
+        TransactionRefused: unless it says that it has the transaction, or that its nonce is used;
+            FundsTooLow and FeeTooLow where it names these as the cause.
     """
     words = message.lower()
     if any(phrase in words for phrase in _KNOWN):
         return Delivery.KNOWN
     if any(phrase in words for phrase in _NONCE_USED):
         return Delivery.NONCE_USED
+    if any(phrase in words for phrase in _FUNDS):
+        raise FundsTooLow(message)
+    if any(phrase in words for phrase in _FEE):
+        raise FeeTooLow(message)
     raise TransactionRefused(message)
 
 
 def is_range_refusal(message: str) -> bool:
     """Whether an endpoint's error about logs says that the range was too large."""
     words = message.lower()
-    return any(phrase in words for phrase in _RANGE)
+    return any(phrase in words for phrase in _RANGE) and not is_rate_limit(message)
+
+
+def is_rate_limit(message: str) -> bool:
+    """Whether an endpoint's error says that it wants fewer requests."""
+    words = message.lower()
+    return any(phrase in words for phrase in _RATE)

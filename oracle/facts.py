@@ -150,6 +150,7 @@ class CallKind(StrEnum):
     SETTLE = "settle"
     REGISTER = "register"
     OPEN = "open"
+    CANCEL = "cancel"
 
 
 @dataclass(frozen=True)
@@ -251,3 +252,9 @@ class Chain(Protocol):
 
     def fee(self, transaction: bytes) -> int | None:
         """What a transaction has cost in wei, None as long as it is not in a block."""
+
+    def is_known(self, transaction: bytes) -> bool:
+        """Whether the endpoint has a transaction, in its pool or in a block."""
+
+    def balance(self, account: str) -> int:
+        """What an account has of the native coin, in wei."""

@@ -58,10 +58,14 @@ class Problem(Frozen):
 
 
 class Readiness(Frozen):
-    """Whether the oracle does its work now; `checks` says per part "ok" or what is wrong."""
+    """Whether the oracle does its work now; `checks` says per part "ok" or what is wrong.
+
+    `warnings` names what works around a fault for now, such as a key that is low on gas money.
+    """
 
     ready: bool
     checks: dict[str, str]
+    warnings: dict[str, str] = Field(default_factory=dict)
 
 
 class ChallengeRequest(Frozen):

@@ -14,9 +14,12 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from oracle.endpoints import Endpoints, EndpointState
 from oracle.errors import ChainUnavailable
 from oracle.facts import Chain
+from oracle.gas import KeyState
 from oracle.gate import Gate
+from oracle.keyring import Keyring
 from oracle.loops import Loop
 from oracle.messages import Status
 from oracle.store.database import Store
@@ -52,6 +55,9 @@ class Metrics(Collector):
         gate: Gate,
         loops: Sequence[Loop],
         clock: Callable[[], int],
+        *,
+        keyring: Keyring | None = None,
+        endpoints: Endpoints | None = None,
     ) -> None:
         self._store = store
         self._chain = chain
@@ -59,6 +65,8 @@ class Metrics(Collector):
         self._gate = gate
         self._loops = loops
         self._clock = clock
+        self._keyring = keyring
+        self._endpoints = endpoints
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -149,6 +157,10 @@ class Metrics(Collector):
             if loop.succeeded_at is not None:
                 last.add_metric([loop.name], loop.succeeded_at)
         yield from (failures, up, last)
+        if self._keyring is not None:
+            yield from key_metrics(self._keyring.states())
+        if self._endpoints is not None:
+            yield from endpoint_metrics(self._endpoints.states())
 
 
 def _counts(session: Session) -> Iterator[Metric]:
@@ -170,3 +182,41 @@ def _gauge(name: str, what: str, value: float) -> Metric:
 
 def _counter(name: str, what: str, value: float) -> Metric:
     return CounterMetricFamily(f"rapha_oracle_{name}", what, value=value)
+
+
+def key_metrics(states: Sequence[KeyState]) -> list[Metric]:
+    """Each relaying key's gas money, and whether it works."""
+    balance = _by("relayer_balance_wei", "Native coin of each relaying key.", "key")
+    batches = _by("relayer_batches_left", "Full batches that a key can pay now.", "key")
+    low = _by("relayer_low", "1 when a key is to be refilled.", "key")
+    trouble = _by("relayer_in_trouble", "1 when a key cannot send for now.", "key")
+    pending = _by("relayer_pending", "Nonces of a key that are not final.", "key")
+    for state in states:
+        if state.balance is not None:
+            balance.add_metric([state.address], state.balance)
+        if state.batches is not None:
+            batches.add_metric([state.address], state.batches)
+        low.add_metric([state.address], state.low)
+        trouble.add_metric([state.address], state.trouble is not None)
+        pending.add_metric([state.address], state.pending)
+    return [balance, batches, low, trouble, pending]
+
+
+def endpoint_metrics(states: Sequence[EndpointState]) -> list[Metric]:
+    """Each RPC endpoint by its host, and what was wrong with it."""
+    good = _by("endpoint_up", "1 when an endpoint is gone by.", "endpoint")
+    lag = _by("endpoint_lag_blocks", "Blocks behind the best endpoint.", "endpoint")
+    faults = CounterMetricFamily(
+        "rapha_oracle_endpoint_faults", "Faults by endpoint.", labels=["endpoint", "fault"]
+    )
+    for state in states:
+        good.add_metric([state.name], state.fault is None)
+        if state.lag is not None:
+            lag.add_metric([state.name], state.lag)
+        for fault, count in state.faults.items():
+            faults.add_metric([state.name, fault], count)
+    return [good, lag, faults]
+
+
+def _by(name: str, help_text: str, label: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"rapha_oracle_{name}", help_text, labels=[label])

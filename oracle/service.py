@@ -16,29 +16,35 @@ from oracle.attestation.collateral import CollateralSource, FileCollateral
 from oracle.attestation.pccs import PccsClient, PccsCollateral
 from oracle.attestation.policy import TcbPolicy
 from oracle.attestation.verify import QuoteVerifier
-from oracle.chain import RpcChain
+from oracle.batching import BatchPolicy
+from oracle.chain import ATTEMPTS, RpcChain
 from oracle.client import PeerClient
 from oracle.committee import CommitteePolicy, Operator
-from oracle.config import OracleSettings, check_for_real_money, read_key, read_token
+from oracle.config import OracleSettings, check_for_real_money, read_token
+from oracle.endpoints import EndpointPolicy, Endpoints, names_of
 from oracle.errors import ChainUnavailable, NotRelaying, SecretFileInvalid
 from oracle.facts import Chain
 from oracle.feed import Feed
+from oracle.gas import GasPolicy
 from oracle.gate import Gate
 from oracle.group_commit import GroupCommit
 from oracle.intake import Intake
+from oracle.keyfiles import read_key
+from oracle.keyring import Keyring, RelayPolicy
 from oracle.keys import ApiKeys
 from oracle.limits import AccessPolicy, RateLimits
 from oracle.loops import Loop
 from oracle.messages import Readiness
 from oracle.metrics import Metrics
 from oracle.quorum import Quorum
-from oracle.relayer import Relayer, RelayPolicy
+from oracle.relayer import Relayer
+from oracle.signers.configured import configured_signers
 from oracle.store.database import Store
 from oracle.store.leases import Leader, Lease, Leases
 from oracle.store.tables import CursorRow
 from oracle.transactions import FeePolicy
 from oracle.watcher import Watcher
-from settlement.deployment import load_deployment
+from settlement.deployment import Deployment, load_deployment
 
 STOP_TIMEOUT = 1.0
 """Seconds that each loop has to end."""
@@ -73,6 +79,7 @@ class Service:
     clock: Callable[[], int] = wall_clock
     access: AccessPolicy = field(default_factory=AccessPolicy)
     leaders: Mapping[str, Leader] = field(default_factory=dict)
+    endpoints: Endpoints | None = None
     loops: list[Loop] = field(init=False)
     gate: Gate = field(init=False)
     metrics: Metrics = field(init=False)
@@ -95,7 +102,14 @@ class Service:
             self.loops.append(Loop("fees", Accountant(self.store, self.chain).tick, FEE_INTERVAL))
         self.gate = Gate(self.store)
         self.metrics = Metrics(
-            self.store, self.chain, self.watcher, self.gate, self.loops, self.clock
+            self.store,
+            self.chain,
+            self.watcher,
+            self.gate,
+            self.loops,
+            self.clock,
+            keyring=self.relayer.keyring if self.relayer is not None else None,
+            endpoints=self.endpoints,
         )
 
     def _loop(self, name: str, tick: Callable[[], bool]) -> Loop:
@@ -132,6 +146,8 @@ class Service:
             self._alone = Leases(self.store, wall_clock).acquire("process")
         self.chain.check()
         self.watcher.check_database()
+        if self.relayer is not None:
+            self.relayer.keyring.prepare()
         if not self.chain.is_member(self.operator.address):
             _log.warning("operator is not in the committee", operator=self.operator.address)
 
@@ -159,6 +175,8 @@ class Service:
             self._alone.release()
         for peer in self.peers:
             peer.close()
+        if self.relayer is not None:
+            self.relayer.keyring.close()
         self.store.close()
 
     def readiness(self) -> Readiness:
@@ -170,7 +188,21 @@ class Service:
             checks["lag"] = "nothing read yet" if behind is None else f"{behind} blocks behind"
         else:
             checks["lag"] = _OK
-        return Readiness(ready=all(state == _OK for state in checks.values()), checks=checks)
+        ready = all(state == _OK for state in checks.values())
+        return Readiness(ready=ready, checks=checks, warnings=self._warnings())
+
+    def _warnings(self) -> dict[str, str]:
+        """What an operator should look at before it stops the oracle."""
+        warnings = {}
+        for key in self.relayer.keyring.states() if self.relayer is not None else ():
+            if key.trouble is not None:
+                warnings[f"key {key.address}"] = key.trouble
+            elif key.low:
+                warnings[f"key {key.address}"] = f"gas money for {key.batches} batches is left"
+        for endpoint in self.endpoints.states() if self.endpoints is not None else ():
+            if endpoint.fault is not None:
+                warnings[f"endpoint {endpoint.name}"] = endpoint.fault
+        return warnings
 
     def _behind(self) -> int | None:
         """How many final blocks the facts lack, also where another instance watches."""
@@ -215,16 +247,14 @@ def build(settings: OracleSettings, clock: Callable[[], int] = wall_clock) -> Se
     """
     deployment = load_deployment(settings.deployment_file)
     operator_account = read_key(settings.committee_key_file)
-    relayer_account = None
-    if settings.relay and settings.relayer_key_file:
-        relayer_account = read_key(settings.relayer_key_file)
-    accounts = [account for account in (operator_account, relayer_account) if account]
-    check_for_real_money(settings, deployment.chain_id, accounts)
+    signers = configured_signers(settings) if settings.relay else []
+    addresses = [str(operator_account.address), *(signer.address for signer in signers)]
+    check_for_real_money(settings, deployment.chain_id, addresses)
 
     store = Store(settings.database_url.get_secret_value())
     leases = Leases(store, clock)
-    leaders = {name: Leader(leases, name) for name in ("watcher", "quorum", "relayer")}
-    chain = RpcChain(settings.rpc_url.get_secret_value(), deployment)
+    leaders = {name: Leader(leases, name) for name in ("watcher", "quorum")}
+    chain = connect(settings, deployment)
     token = read_token(settings.peer_token_file)
     root = read_root(settings.dev_root_file) if settings.dev_root_file else None
     verifier = QuoteVerifier(
@@ -239,18 +269,14 @@ def build(settings: OracleSettings, clock: Callable[[], int] = wall_clock) -> Se
     operator = Operator(store, chain, deployment, verifier, operator_account, policy, clock)
     peers: tuple[PeerClient, ...] = ()
     quorum, relayer = None, None
-    if relayer_account is not None:
+    if signers:
         peers = tuple(
             PeerClient(url, timeout=settings.peer_timeout, token=token) for url in settings.peers
         )
         quorum = Quorum(store, chain, deployment, operator, peers)
-        relay_policy = RelayPolicy(
-            fees=FeePolicy(min_tip=settings.min_tip, max_fee=settings.max_fee),
-            max_batch=settings.max_batch,
-            patience=settings.patience,
-        )
-        led = store.fenced(leaders["relayer"].guard)
-        relayer = Relayer(led, chain, deployment, relayer_account, relay_policy, clock)
+        relay_policy = policy_of(settings)
+        keyring = Keyring(store, chain, deployment, signers, relay_policy)
+        relayer = Relayer(store, chain, deployment, keyring, relay_policy, clock)
     return Service(
         store=store,
         chain=chain,
@@ -266,6 +292,37 @@ def build(settings: OracleSettings, clock: Callable[[], int] = wall_clock) -> Se
         clock=clock,
         access=settings.access,
         leaders=leaders,
+        endpoints=chain,
+    )
+
+
+def connect(settings: OracleSettings, deployment: Deployment) -> Endpoints:
+    """The chain over the endpoints that the settings name."""
+    urls = settings.rpc_urls
+    attempts = ATTEMPTS if len(urls) == 1 else 1  # with others, asking one of them is quicker
+    chains = [
+        RpcChain(url, deployment, attempts=attempts, timeout=settings.rpc_timeout) for url in urls
+    ]
+    policy = EndpointPolicy(agree=settings.rpc_agree, max_lag=settings.rpc_max_lag)
+    return Endpoints(list(zip(names_of(urls), chains, strict=True)), policy)
+
+
+def policy_of(settings: OracleSettings) -> RelayPolicy:
+    """How the settings want the relayer to work."""
+    return RelayPolicy(
+        fees=FeePolicy(min_tip=settings.min_tip, max_fee=settings.max_fee),
+        batch=BatchPolicy(
+            max_batch=settings.max_batch,
+            min_value=settings.batch_value,
+            max_age=settings.batch_age,
+            completing_age=settings.completing_age,
+            cheap_gas=settings.cheap_gas,
+            max_gas_share=settings.max_gas_share,
+            coin_price=settings.coin_price,
+        ),
+        gas=GasPolicy(alarm_batches=settings.alarm_batches, max_batch=settings.max_batch),
+        max_in_flight=settings.max_in_flight,
+        patience=settings.patience,
     )
 
 

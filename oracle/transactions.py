@@ -1,13 +1,16 @@
-"""Signed transactions: their fees, their replacements, and their rows."""
+"""Transactions: their fees, their replacements, and their rows."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from eth_account import Account
-from eth_account.signers.local import LocalAccount
+from eth_utils import keccak
 
-from oracle.facts import Call, Fees
+from oracle.facts import Call, CallKind, Fees
+from oracle.signers.transaction import TransactionSigner, UnsignedTransaction
 from oracle.store.tables import TransactionRow
+
+CANCEL_GAS = 21_000
+"""What a transfer of nothing uses."""
 
 
 class TransactionState(StrEnum):
@@ -41,8 +44,16 @@ class FeePolicy:
 
     def first(self, fees: Fees) -> Bid:
         """The bid of a first attempt: room for the base fee to double, within the cap."""
-        tip = min(max(fees.tip, self.min_tip), self.max_fee)
+        tip = self.tip(fees)
         return Bid(max_fee=min(2 * fees.base_fee + tip, self.max_fee), tip=tip)
+
+    def tip(self, fees: Fees) -> int:
+        """What to offer beyond the base fee: what is customary, within the bounds."""
+        return min(max(fees.tip, self.min_tip), self.max_fee)
+
+    def price(self, fees: Fees) -> int:
+        """What a unit of gas is likely to cost now, in wei."""
+        return fees.base_fee + self.tip(fees)
 
     def higher(self, bid: Bid, fees: Fees) -> Bid | None:
         """The bid that replaces `bid`, both parts at least 12.5 % up; None beyond the cap."""
@@ -57,38 +68,44 @@ def _raised(wei: int) -> int:
     return wei + max(1, -(-wei // 8))
 
 
+def cancellation(address: str) -> Call:
+    """What takes the place of a transaction that is no longer wanted: nothing, sent to oneself."""
+    return Call(CallKind.CANCEL, address, b"")
+
+
 def signed_row(
     call: Call,
     *,
-    account: LocalAccount,
+    signer: TransactionSigner,
     chain_id: int,
     nonce: int,
     attempt: int,
     gas: int,
     bid: Bid,
     since: int,
+    slot: int = 0,
 ) -> TransactionRow:
     """A signed EIP-1559 transaction as the row that is persisted before it is sent.
 
-    Signing is deterministic (RFC 6979): the same content has the same hash. `since` is the height
-    at which it was made.
+    `since` is the height at which it was made.
+
+    Raises:
+        SignerUnavailable, SignerRefused, SignedOtherwise: see `TransactionSigner`.
     """
-    signed = Account.sign_transaction(
-        {
-            "type": 2,
-            "chainId": chain_id,
-            "nonce": nonce,
-            "to": call.to,
-            "value": 0,
-            "data": call.data,
-            "gas": gas,
-            "maxFeePerGas": bid.max_fee,
-            "maxPriorityFeePerGas": bid.tip,
-        },
-        account.key,
+    unsigned = UnsignedTransaction(
+        chain_id=chain_id,
+        nonce=nonce,
+        to=call.to,
+        data=call.data,
+        gas=gas,
+        max_fee=bid.max_fee,
+        tip=bid.tip,
     )
+    raw = signer.sign_transaction(unsigned)
     return TransactionRow(
-        hash=bytes(signed.hash),
+        hash=keccak(raw),
+        slot=slot,
+        sender=signer.address,
         nonce=nonce,
         attempt=attempt,
         kind=call.kind,
@@ -97,7 +114,7 @@ def signed_row(
         gas=gas,
         max_fee=bid.max_fee,
         tip=bid.tip,
-        raw=bytes(signed.raw_transaction),
+        raw=raw,
         since=since,
         sent=False,
         state=TransactionState.PENDING,

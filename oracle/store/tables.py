@@ -77,7 +77,7 @@ class ChallengeRow(Table):
 
 
 class AttestationRow(Table):
-    """Evidence that was handed in here; `slot` is the nonce of the transaction that carries it.
+    """Evidence that was handed in here; `slot` is that of the transaction that carries it.
 
     `registration` and `signatures` are JSON, once the quorum is reached.
     """
@@ -142,12 +142,15 @@ class TransactionRow(Table):
     """One signed attempt at one nonce, persisted before it is sent. Fees are wei per gas.
 
     `since` is the height at which the attempt was made; `sent` whether the endpoint has taken it.
+    `slot` is that of the sender's nonce, see `SlotRow`.
     """
 
     __tablename__ = "transactions"
-    __table_args__ = (UniqueConstraint("nonce", "attempt"),)
+    __table_args__ = (UniqueConstraint("slot", "attempt"),)
 
     hash: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    slot: Mapped[int] = mapped_column(BigInteger)
+    sender: Mapped[str] = mapped_column(String(42), index=True)
     nonce: Mapped[int] = mapped_column(BigInteger)
     attempt: Mapped[int] = mapped_column(Integer)
     kind: Mapped[str] = mapped_column(String(16))
@@ -282,3 +285,27 @@ class FeeRow(Table):
 
     transaction: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
     wei: Mapped[int] = mapped_column(Unsigned64)
+
+
+class SlotRow(Table):
+    """One nonce of one relaying key; what was handed in points here, whatever attempt has it."""
+
+    __tablename__ = "slots"
+    __table_args__ = (UniqueConstraint("sender", "nonce"),)
+
+    slot: Mapped[int] = mapped_column(
+        BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+    )
+    sender: Mapped[str] = mapped_column(String(42))
+    nonce: Mapped[int] = mapped_column(BigInteger)
+
+
+class SuspectRow(Table):
+    """A receipt that was in `reverts` mined and reverted transactions, the last one in `block`."""
+
+    __tablename__ = "suspects"
+
+    digest: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    signer: Mapped[str] = mapped_column(String(42), primary_key=True)
+    reverts: Mapped[int] = mapped_column(Integer)
+    block: Mapped[int] = mapped_column(BigInteger)

@@ -20,6 +20,7 @@ from oracle.facts import (
     MeasurementChanged,
     Settled,
 )
+from oracle.signers.local import LocalKey
 from oracle.transactions import Bid, signed_row
 from scripts.chain import rpc
 from settlement.contracts import Claim, Outcome, WrongChain
@@ -202,7 +203,7 @@ def test_sending_twice_and_sending_late_are_told_apart(chain: Chain, view: RpcCh
     rpc(chain.w3, "evm_setAutomine", False)
     row = signed_row(
         view.open_call(chain.terms(), _authorization()),
-        account=account,
+        signer=LocalKey(account),
         chain_id=chain.deployment.chain_id,
         nonce=view.next_nonce(account.address, final=False),
         attempt=1,

@@ -16,10 +16,13 @@ from oracle.clients.edge.devplatform import DevPlatform
 from oracle.committee import CommitteePolicy, Operator
 from oracle.facts import Chain
 from oracle.intake import Intake
+from oracle.keyring import Keyring, RelayPolicy
 from oracle.messages import ChallengeSet, EscrowRequest, Evidence, PeerChallenge
+from oracle.outbox import Outbox
 from oracle.quorum import Quorum
-from oracle.relayer import Relayer, RelayPolicy
+from oracle.relayer import Relayer
 from oracle.service import Service
+from oracle.signers.local import LocalKey
 from oracle.store.database import Store
 from oracle.transactions import FeePolicy
 from oracle.watcher import Watcher
@@ -199,7 +202,9 @@ class Bench:
     chain: Chain
     peers: tuple[PeerClient, ...] = ()
     policy: RelayPolicy = POLICY
+    keys: tuple[str, ...] = ("relayer",)
     now: Callable[[], int] = field(init=False)
+    keyring: Keyring | None = field(init=False, default=None)
 
     @classmethod
     def create(cls, directory: Path, *, attested: bool = True, **options: Any) -> "Bench":
@@ -226,14 +231,22 @@ class Bench:
 
     def restart(self, store: Store | None = None, chain: Chain | None = None) -> None:
         """The process begins anew: only the database and the chain know what was."""
+        if self.keyring is not None:  # with a process its locks are gone
+            self.keyring.close()
         self.store, self.chain = store or self.store, chain or self.chain
         self.intake = Intake(self.store, DEPLOYMENT, self.now)
         self.watcher = Watcher(self.store, self.chain, DEPLOYMENT)
         self.operator = self.operator_of("operator", self.store)
         self.quorum = Quorum(self.store, self.chain, DEPLOYMENT, self.operator, self.peers)
+        signers = [LocalKey(actor(name)) for name in self.keys]
+        self.keyring = Keyring(self.store, self.chain, DEPLOYMENT, signers, self.policy)
         self.relayer = Relayer(
-            self.store, self.chain, DEPLOYMENT, actor("relayer"), self.policy, self.now
+            self.store, self.chain, DEPLOYMENT, self.keyring, self.policy, self.now
         )
+
+    def outbox(self, key: int = 0) -> Outbox:
+        """The transactions of one of the relaying keys."""
+        return self.relayer.keyring.senders[key].outbox
 
     def operator_of(self, name: str, store: Store) -> Operator:
         """An operator of the committee with this actor's key."""

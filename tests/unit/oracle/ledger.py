@@ -14,7 +14,7 @@ from eth_account.typed_transactions import TypedTransaction
 from eth_utils import keccak, to_checksum_address
 from hexbytes import HexBytes
 
-from oracle.errors import ChainUnavailable, Delivery, LogRangeRefused, TransactionRefused
+from oracle.errors import ChainUnavailable, Delivery, FeeTooLow, FundsTooLow, LogRangeRefused
 from oracle.facts import (
     Block,
     Call,
@@ -45,6 +45,7 @@ from settlement.reverts import ContractReverted, Revert
 
 START = 1_800_000_000
 FINALITY = 2
+PLENTY = 10**21
 
 
 @dataclass
@@ -117,6 +118,8 @@ class Ledger:
         self.mempool: dict[tuple[str, int], Pending] = {}
         self.sent: list[bytes] = []
         self.refuse_sends = False
+        # accounts that have less than this ledger's plenty of the native coin
+        self.balances: dict[str, int] = {}
         # job ids whose receipts the vault calls malformed, which no receipt of the SDK's types is
         self.malformed: set[bytes] = set()
         self._place = Place(0, 0, bytes(32))
@@ -177,6 +180,8 @@ class Ledger:
         self.state.receipts[transaction] = Mined(number, success)
 
     def _run(self, data: bytes) -> None:
+        if not data:
+            return
         call = json.loads(data)
         if call["kind"] == CallKind.SETTLE:
             self._settle([_claim(item) for item in call["claims"]])
@@ -463,18 +468,20 @@ class Ledger:
     def send(self, raw: bytes) -> Delivery:
         self._reach()
         if self.refuse_sends:
-            raise TransactionRefused("insufficient funds for gas * price + value")
+            raise FundsTooLow("insufficient funds for gas * price + value")
         fields = _fields(raw)
         sender, nonce = to_checksum_address(Account.recover_transaction(raw)), int(fields["nonce"])
         pending = Pending(sender, nonce, raw, int(fields["maxFeePerGas"]))
         self.sent.append(raw)
         if nonce < self.state.nonces.get(sender, 0):
             return Delivery.NONCE_USED
+        if self.balance(sender) < int(fields["gas"]) * int(fields["maxFeePerGas"]):
+            raise FundsTooLow("insufficient funds for gas * price + value")
         present = self.mempool.get((sender, nonce))
         if present and present.raw == raw:
             return Delivery.KNOWN
         if present and pending.fee * 10 < present.fee * 11:
-            raise TransactionRefused("replacement transaction underpriced")
+            raise FeeTooLow("replacement transaction underpriced")
         self.mempool[(sender, nonce)] = pending
         return Delivery.SENT
 
@@ -485,6 +492,15 @@ class Ledger:
     def fee(self, transaction: bytes) -> int | None:
         self._reach()
         return 100_000 * self.base_fee if transaction in self.state.receipts else None
+
+    def is_known(self, transaction: bytes) -> bool:
+        self._reach()
+        pooled = (keccak(pending.raw) for pending in self.mempool.values())
+        return transaction in self.state.receipts or transaction in pooled
+
+    def balance(self, account: str) -> int:
+        self._reach()
+        return self.balances.get(account, PLENTY)
 
     def calldata_by_nonce(self) -> dict[int, set[bytes]]:
         """All that was ever sent under each nonce."""

@@ -1,5 +1,6 @@
 """What an oracle refuses to start with."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ from oracle.attestation.errors import DevelopmentRootRefused
 from oracle.config import (
     OracleSettings,
     check_for_real_money,
-    read_key,
     read_token,
 )
 from oracle.errors import ConfigurationRefused, SecretFileInvalid
+from oracle.keyfiles import read_key
 from oracle.service import build
 from settlement.deployment import REAL_CHAINS
 from settlement.signer import KNOWN_ACCOUNTS, KnownKeyRefused
@@ -62,6 +63,53 @@ def test_settings_come_from_the_environment(
 def test_relaying_needs_a_relayers_key(files: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="relaying needs relayer_key_file"):
         OracleSettings(**{**files, "relayer_key_file": None})
+
+
+def test_several_keys_and_endpoints_come_from_lists(
+    files: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, store, password = (tmp_path / name for name in ("other", "keystore", "password"))
+    other.write_text(actor("second").key.hex())
+    document = Account.encrypt(actor("third").key, "word", kdf="pbkdf2", iterations=2)
+    store.write_text(json.dumps(document))
+    password.write_text("word")
+    values = {
+        **files,
+        "rpc_url": "http://127.0.0.1:1/key, http://127.0.0.1:2",
+        "relayer_key_files": f"{other}",
+        "relayer_keystore_files": f"{store}",
+        "relayer_password_file": f"{password}",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(f"RAPHA_ORACLE_{name.upper()}", str(value))
+    service = build(OracleSettings())
+    assert service.relayer is not None
+    found = [sender.address for sender in service.relayer.keyring.senders]
+    assert found == [actor(name).address for name in ("relayer", "second", "third")]
+    assert service.endpoints is not None
+    assert [state.name for state in service.endpoints.states()] == ["127.0.0.1:1", "127.0.0.1:2"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"relayer_keystore_files": "a"}, "keystores need relayer_password_file"),
+        ({"signer_url": "http://signer.test"}, "signer_url and signer_addresses go together"),
+        ({"rpc_url": " , "}, "rpc_url names no endpoint"),
+        ({"rpc_agree": 2}, "rpc_agree is more than there are endpoints"),
+    ],
+)
+def test_keys_and_endpoints_that_do_not_fit_together_are_refused(
+    files: dict[str, Any], changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValidationError, match=words):
+        OracleSettings(**{**files, **changes})
+
+
+def test_one_relaying_key_twice_is_refused(files: dict[str, Any]) -> None:
+    twice = {**files, "relayer_key_files": (files["relayer_key_file"],)}
+    with pytest.raises(ConfigurationRefused, match="must differ"):
+        build(OracleSettings(**twice))
 
 
 @pytest.mark.parametrize("chain_id", sorted(REAL_CHAINS))

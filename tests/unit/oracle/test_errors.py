@@ -6,6 +6,8 @@ from oracle.attestation.errors import QuoteStale
 from oracle.errors import (
     ChainUnavailable,
     Delivery,
+    FeeTooLow,
+    FundsTooLow,
     JobUnknown,
     MeasurementNotAllowed,
     PeerTokenRefused,
@@ -14,6 +16,7 @@ from oracle.errors import (
     TransactionRefused,
     delivery_of,
     is_range_refusal,
+    is_rate_limit,
 )
 from oracle.problems import problem_of, status_for
 from settlement.errors import RaphaError
@@ -82,3 +85,25 @@ def test_a_problem_carries_the_errors_data_as_plain_values() -> None:
     problem = problem_of(QuorumNotReached(1, 2, {"peer": "down"}))
     assert problem.code == "QuorumNotReached"
     assert problem.data == {"have": 1, "need": 2, "refusals": "{'peer': 'down'}"}
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("insufficient funds for gas * price + value", FundsTooLow),
+        ("replacement transaction underpriced", FeeTooLow),
+        ("transaction underpriced: gas tip cap 1, minimum needed 25000000000", FeeTooLow),
+        ("max fee per gas less than block base fee", FeeTooLow),
+        ("txpool is full", TransactionRefused),
+    ],
+)
+def test_a_refused_transactions_cause_is_named(words: str, kind: type[Exception]) -> None:
+    with pytest.raises(TransactionRefused) as caught:
+        delivery_of(words)
+    assert type(caught.value) is kind
+
+
+def test_too_many_requests_are_no_reason_to_ask_for_fewer_blocks() -> None:
+    assert is_rate_limit("Too Many Requests")
+    assert not is_range_refusal("too many requests, try again later")
+    assert is_range_refusal("too many logs")

@@ -1,10 +1,12 @@
 """What reaches the chain, and in which transactions."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from unit.oracle.bench import (
     DAY,
+    POLICY,
     Bench,
     actor,
     digest_of,
@@ -18,6 +20,7 @@ from unit.oracle.bench import (
 )
 from unit.oracle.ledger import START
 
+from oracle.batching import BatchPolicy
 from oracle.errors import ChainUnavailable, TransactionRefused
 from oracle.facts import Settled
 from oracle.messages import ChallengeRequest, Status
@@ -43,7 +46,7 @@ def test_a_receipt_goes_from_accepted_over_submitted_to_settled(bench: Bench) ->
     assert (settled.status, settled.reason, settled.amount) == (Status.SETTLED, None, 10_000_000)
     assert settled.transaction == submitted.transaction
     bench.relayer.tick()
-    assert bench.relayer._outbox.pending() == []
+    assert bench.outbox().pending() == []
 
 
 def test_only_the_newest_receipt_of_a_job_is_sent_and_covers_the_others(bench: Bench) -> None:
@@ -182,7 +185,7 @@ def test_a_mined_but_reverted_batch_is_settled_by_another_transaction(bench: Ben
     bench.ledger.state.paused = False
     bench.finalize()
     bench.relayer.tick()
-    states = [row.state for nonce in (0, 1) for row in bench.relayer._outbox.attempts(nonce)]
+    states = [row.state for nonce in (0, 1) for row in bench.outbox().attempts(nonce)]
     assert states == [TransactionState.REVERTED, TransactionState.PENDING]
     bench.rounds()
     assert bench.ledger.paid()[key_of(terms())] == (500_000, False)
@@ -197,7 +200,7 @@ def test_an_unmined_transaction_is_replaced_at_the_same_nonce_for_an_eighth_more
     for _ in range(5):
         bench.ledger.hold()
     bench.relayer.tick()
-    first, second = bench.relayer._outbox.attempts(0)
+    first, second = bench.outbox().attempts(0)
     assert (first.state, second.state) == (TransactionState.REPLACED, TransactionState.PENDING)
     assert second.max_fee * 8 >= first.max_fee * 9
     assert second.tip * 8 >= first.tip * 9
@@ -218,7 +221,7 @@ def test_the_first_attempt_counts_when_it_is_the_one_that_gets_mined(bench: Benc
     bench.ledger.mempool = original
     bench.finalize()
     bench.relayer.tick()
-    states = [row.state for row in bench.relayer._outbox.attempts(0)]
+    states = [row.state for row in bench.outbox().attempts(0)]
     assert states == [TransactionState.FINAL, TransactionState.REPLACED]
 
 
@@ -230,7 +233,7 @@ def test_at_the_fee_cap_a_transaction_is_sent_again_as_it_is(bench: Bench) -> No
     for _ in range(5):
         bench.ledger.hold()
     bench.relayer.tick()
-    assert len(bench.relayer._outbox.attempts(0)) == 1
+    assert len(bench.outbox().attempts(0)) == 1
     assert len(bench.ledger.sent) == 2
     assert bench.ledger.sent[0] == bench.ledger.sent[1]
 
@@ -244,7 +247,7 @@ def test_what_could_not_be_sent_is_sent_later_and_before_any_new_nonce(bench: Be
     bench.intake.submit_receipt(signed(terms(2), 5))
     with pytest.raises(TransactionRefused):
         bench.relayer.tick()
-    assert len(bench.relayer._outbox.pending()) == 1
+    assert len(bench.outbox().pending()) == 1
     bench.ledger.refuse_sends = False
     bench.rounds()
     assert sorted(bench.ledger.calldata_by_nonce()) == [0, 1]
@@ -261,7 +264,7 @@ def test_a_nonce_that_a_foreign_transaction_used_is_given_up_and_its_receipt_sen
     bench.ledger.state.nonces[sender] = nonce + 1
     bench.finalize()
     bench.relayer.tick()
-    assert [row.state for row in bench.relayer._outbox.attempts(0)] == [TransactionState.LOST]
+    assert [row.state for row in bench.outbox().attempts(0)] == [TransactionState.LOST]
     bench.rounds()
     assert bench.ledger.paid()[key_of(terms())] == (500_000, False)
 
@@ -274,7 +277,7 @@ def test_nothing_is_decided_while_the_endpoint_is_down(bench: Bench) -> None:
         bench.relayer.tick()
     bench.ledger.down = False
     assert status_of(bench, signed(terms(), 5)) == (Status.ACCEPTED, None)
-    assert bench.relayer._outbox.pending() == []
+    assert bench.outbox().pending() == []
 
 
 def test_an_escrow_is_opened_by_the_payers_signature(bench: Bench) -> None:
@@ -334,3 +337,93 @@ def test_a_registration_for_a_committee_that_changed_is_signed_anew(tmp_path: Pa
 
 def _request() -> ChallengeRequest:
     return ChallengeRequest(node_id=1, enclave_key=actor("enclave").address)
+
+
+TWO_KEYS = ("relayer", "second")
+
+
+def test_a_completing_receipt_never_overtakes_what_was_earned_by_another_key(
+    tmp_path: Path,
+) -> None:
+    bench = Bench.create(tmp_path, keys=TWO_KEYS)
+    bench.open(terms())
+    bench.intake.submit_receipt(signed(terms(), 30))
+    bench.relayer.tick()
+    bench.intake.submit_receipt(signed(terms(), 20, complete=True))
+    bench.relayer.tick()
+    bench.relayer.tick()
+    # by the other key it might be mined first, and close the job
+    assert len(bench.ledger.sent) == 1
+    bench.rounds()
+    assert bench.ledger.paid()[key_of(terms())] == (3_000_000, True)
+
+
+def test_a_completing_receipt_is_not_parted_from_what_was_earned_by_a_batchs_end(
+    tmp_path: Path,
+) -> None:
+    policy = replace(POLICY, batch=BatchPolicy(max_batch=1))
+    bench = Bench.create(tmp_path, keys=TWO_KEYS, policy=policy)
+    bench.open(terms())
+    bench.intake.submit_receipt(signed(terms(), 20, complete=True))
+    bench.intake.submit_receipt(signed(terms(), 30))
+    bench.relayer.tick()
+    assert len(bench.ledger.sent) == 1
+    bench.rounds()
+    assert bench.ledger.paid()[key_of(terms())] == (3_000_000, True)
+
+
+def test_a_batch_waits_for_its_policy_and_then_goes(tmp_path: Path) -> None:
+    policy = replace(POLICY, batch=BatchPolicy(min_value=10**9, max_age=30, urgency=0))
+    bench = Bench.create(tmp_path, policy=policy)
+    bench.open(terms())
+    bench.intake.submit_receipt(signed(terms(), 5))
+    bench.ledger.mine(seconds=29)
+    assert not bench.relayer.tick()
+    assert bench.ledger.sent == []
+    bench.ledger.mine(seconds=1)
+    assert bench.relayer.tick()
+    bench.rounds(2)
+    assert bench.ledger.paid()[key_of(terms())] == (500_000, False)
+
+
+def test_a_receipt_whose_enclave_soon_expires_does_not_wait_for_its_batch(tmp_path: Path) -> None:
+    policy = replace(POLICY, batch=BatchPolicy(min_value=10**9, max_age=10**6, urgency=60))
+    bench = Bench.create(tmp_path, policy=policy)
+    job = terms(deadline=START + 30 * DAY)
+    bench.open(job)
+    bench.intake.submit_receipt(signed(job, 5))
+    expiry = START + 7 * DAY
+    bench.ledger.mine(seconds=expiry - 62 - bench.ledger.time)
+    assert not bench.relayer.tick()
+    bench.ledger.mine(seconds=1)
+    assert bench.relayer.tick()
+    bench.rounds()
+    assert status_of(bench, signed(job, 5)) == (Status.SETTLED, None)
+
+
+def test_while_one_key_is_in_trouble_the_service_is_ready_and_says_so(tmp_path: Path) -> None:
+    bench = Bench.create(tmp_path, keys=TWO_KEYS)
+    poor = actor("relayer").address
+    bench.ledger.balances[poor] = 1
+    bench.open(terms())
+    bench.intake.submit_receipt(signed(terms(), 5))
+    bench.rounds()
+    assert status_of(bench, signed(terms(), 5)) == (Status.SETTLED, None)
+    service = bench.service()
+    assert service.readiness().warnings == {f"key {poor}": "gas money for 0 batches is left"}
+    metrics = service.metrics.text().decode()
+    assert f'rapha_oracle_relayer_balance_wei{{key="{poor}"}} 1.0' in metrics
+    assert f'rapha_oracle_relayer_low{{key="{poor}"}} 1.0' in metrics
+    rich = actor("second").address
+    assert f'rapha_oracle_relayer_low{{key="{rich}"}} 0.0' in metrics
+
+
+def test_a_lost_process_leaves_no_mark_that_stops_its_successor(bench: Bench) -> None:
+    bench.open(terms())
+    bench.intake.submit_receipt(signed(terms(), 5))
+    bench.relayer.tick()
+    bench.restart()
+    bench.relayer.keyring.prepare()
+    bench.rounds()
+    assert bench.ledger.paid()[key_of(terms())] == (500_000, False)
+    assert len(bench.outbox().attempts(0)) == 1

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,21 @@ from sqlalchemy import inspect, make_url, select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError, InternalError
 from sqlalchemy.schema import CreateTable
+from unit.oracle.bench import DEPLOYMENT, actor
 
+from oracle.facts import Call, CallKind
+from oracle.signers.local import LocalKey
 from oracle.store.database import MIGRATIONS, Store
-from oracle.store.tables import CursorRow, EnclaveRow, JobRow, Table
+from oracle.store.tables import (
+    CursorRow,
+    EnclaveRow,
+    EscrowRow,
+    JobRow,
+    SlotRow,
+    Table,
+    TransactionRow,
+)
+from oracle.transactions import Bid, signed_row
 from scripts.postgres import Cluster
 
 
@@ -77,10 +90,59 @@ def test_a_job_of_the_first_schema_is_not_cancelled_after_the_migration(store: S
         assert (job.funded, job.cancelled_until) == (5, None)
 
 
+def test_transactions_of_one_key_keep_their_nonces_and_what_they_carry(store: Store) -> None:
+    """Before the fifth schema the nonce itself was the slot, and the sender was not stored."""
+    signer = LocalKey(actor("relayer"))
+    row = signed_row(
+        Call(CallKind.SETTLE, DEPLOYMENT.vault, b"data"),
+        signer=signer,
+        chain_id=1,
+        nonce=7,
+        attempt=1,
+        gas=100,
+        bid=Bid(2, 1),
+        since=0,
+        slot=1,
+    )
+    with store.write() as session:
+        session.add_all([row, SlotRow(slot=1, sender=signer.address, nonce=7), escrow_row(1)])
+    store.downgrade("0002")
+    with store.engine.connect() as connection:
+        assert connection.execute(text("SELECT slot FROM escrows")).scalar() == 7
+    store.migrate()
+    with store.read() as session:
+        found = session.scalars(select(TransactionRow)).one()
+        slot = session.scalars(select(SlotRow)).one()
+        assert (found.sender, found.nonce, found.hash) == (signer.address, 7, row.hash)
+        assert (slot.sender, slot.nonce, slot.slot) == (signer.address, 7, found.slot)
+        assert session.scalars(select(EscrowRow.slot)).one() == found.slot
+
+
+def escrow_row(slot: int) -> EscrowRow:
+    return EscrowRow(
+        job_id=bytes(32),
+        terms="{}",
+        valid_after=0,
+        valid_before=1,
+        signature=b"",
+        status="SUBMITTED",
+        slot=slot,
+    )
+
+
 def test_migrating_twice_changes_nothing(store: Store) -> None:
     revision = store.revision()
     store.migrate()
     assert store.revision() == revision == head()
+
+
+def test_instances_that_start_together_migrate_one_after_the_other(url: str) -> None:
+    stores = [Store(url) for _ in range(4)]
+    with ThreadPoolExecutor(len(stores)) as pool:
+        list(pool.map(Store.migrate, stores))
+    assert len({store.revision() for store in stores}) == 1
+    for store in stores:
+        store.close()
 
 
 def test_every_table_can_be_made_in_postgresql() -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from unit.oracle.bench import DEPLOYMENT, actor
 
 from oracle.facts import Call, CallKind, Fees
+from oracle.signers.local import LocalKey
 from oracle.transactions import Bid, FeePolicy, signed_row
 
 GWEI = 10**9
@@ -49,7 +50,7 @@ def test_the_same_content_is_signed_to_the_same_transaction() -> None:
     def row(nonce: int) -> tuple[bytes, bytes]:
         signed = signed_row(
             Call(CallKind.SETTLE, DEPLOYMENT.vault, b"data"),
-            account=actor("relayer"),
+            signer=LocalKey(actor("relayer")),
             chain_id=1,
             nonce=nonce,
             attempt=1,
