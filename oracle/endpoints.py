@@ -334,14 +334,24 @@ class Endpoints:
 
     def events(self, first: int, last: int) -> Sequence[Event]:
         """All events of vault and enclave registry in these final blocks, in order."""
-        found: list[tuple[Endpoint, list[Event]]] = []
-        for endpoint, events in self._answers(
-            self._trusted(last), lambda chain: chain.events(first, last)
-        ):
-            found.append((endpoint, list(events)))
+        what = f"the events of blocks {first} to {last}"
+        return self._final_list(what, last, lambda chain: chain.events(first, last))
+
+    def headers(self, first: int, last: int) -> Sequence[Header]:
+        """The headers of these final blocks, in order."""
+        what = f"the headers of blocks {first} to {last}"
+        return self._final_list(what, last, lambda chain: chain.headers(first, last))
+
+    def _final_list(
+        self, what: str, last: int, question: Callable[[Chain], Sequence[T]]
+    ) -> Sequence[T]:
+        """What as many endpoints as must agree say of blocks up to `last`, which are final."""
+        found: list[tuple[Endpoint, list[T]]] = []
+        for endpoint, answer in self._answers(self._trusted(last), question):
+            found.append((endpoint, list(answer)))
             if any(other != found[0][1] for _, other in found):
-                said = [(endpoint, f"{len(events)} events") for endpoint, events in found]
-                raise self._disagreement(f"the events of blocks {first} to {last}", said)
+                said = [(endpoint, f"{len(items)} of them") for endpoint, items in found]
+                raise self._disagreement(what, said)
             if len(found) == self._needed:
                 return found[0][1]
         raise self._too_few(len(found))
@@ -430,6 +440,10 @@ class Endpoints:
     def is_known(self, transaction: bytes) -> bool:
         """Whether the best endpoint has a transaction, in its pool or in a block."""
         return self._read(lambda chain: chain.is_known(transaction))
+
+    def fee(self, transaction: bytes) -> int | None:
+        """What a transaction has cost in wei, None as long as it is not in a block."""
+        return self._read(lambda chain: chain.fee(transaction))
 
     def balance(self, account: str) -> int:
         """What an account has of the native coin, in wei."""
