@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar, assert_never, get_type_hints
 
-from sqlalchemy import Select, delete, or_, select, true, update
+from sqlalchemy import ColumnElement, Select, delete, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from oracle import facts
@@ -50,7 +50,7 @@ from oracle.verdicts import touched
 from settlement.models import JobTerms
 from settlement.types import ZERO_BYTES32, to_hex
 
-E = TypeVar("E", bound=Event)
+HandedIn = TypeVar("HandedIn", AttestationRow, EscrowRow)
 
 FACTS: tuple[type[Table], ...] = (ChainEventRow, JobRow, JobEventRow, EnclaveRow, MeasurementRow)
 """The tables that are a function of the chain alone."""
@@ -125,8 +125,8 @@ def start_over(session: Session, events: Iterable[Event]) -> None:
     """
     for table in FACTS:
         session.execute(delete(table))
-    for handed_in in (AttestationRow, EscrowRow):
-        _make_due(session, handed_in, true())
+    _make_due(session, AttestationRow, true())
+    _make_due(session, EscrowRow, true())
     session.execute(update(ReceiptRow).where(ReceiptRow.status == Status.SETTLED).values(slot=None))
     extend(session, events)
 
@@ -230,7 +230,7 @@ def _forget(session: Session, event: Event) -> None:
             _make_due(session, EscrowRow, EscrowRow.job_id == event.job_id)
 
 
-def _make_due(session: Session, table: type[AttestationRow] | type[EscrowRow], which: Any) -> None:
+def _make_due(session: Session, table: type[HandedIn], which: ColumnElement[bool]) -> None:
     ended = or_(table.status == Status.SETTLED, table.reason == Reason.JOB_VOIDED)
     for row in session.scalars(select(table).where(which, ended)):
         # one that somebody else had brought has no quorum of ours yet
