@@ -157,6 +157,7 @@ def rebuild_facts(
     Exit code with --check: 0 equal, 1 differences. Without: 0 once the new facts are in place.
     Exit code 2 when the chain or the database could not be read; nothing has changed then.
     """
+    logs.configure("WARNING")
     with ending(UNTOLD):
         settings = OracleSettings()
         service = build(settings)
@@ -198,6 +199,7 @@ def _print(value: dict[str, Any], text: str, as_json: bool) -> None:
 
 @contextmanager
 def _store(settings: OracleSettings) -> Iterator[Store]:
+    logs.configure("WARNING")  # to standard error: what is printed is the answer alone
     store = Store(settings.database_url.get_secret_value())
     try:
         yield store
