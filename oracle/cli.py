@@ -170,10 +170,7 @@ def rebuild_facts(
         finally:
             service.stop()
     lines = [f"block {found.block}, {found.events} events"]
-    lines += [
-        f"{it.table} {it.key}: {it.column} is {it.live}, rebuilt {it.rebuilt}"
-        for it in found.differences
-    ]
+    lines += [str(difference) for difference in found.differences]
     lines.append(f"{len(found.differences)} differences" if found.differences else "all equal")
     _print(found.model_dump(mode="json"), "\n".join(lines), as_json)
     if check and found.differences:
