@@ -178,6 +178,7 @@ def rebuild_facts(
     Exit code with --check: 0 equal, 1 differences. Without: 0 once the new facts are in place.
     Exit code 2 when the chain or the database could not be read; nothing has changed then.
     """
+    logs.configure("WARNING")
     with ending(UNTOLD):
         settings = OracleSettings()
         service = build(settings)
@@ -190,10 +191,7 @@ def rebuild_facts(
         finally:
             service.stop()
     lines = [f"block {found.block}, {found.events} events"]
-    lines += [
-        f"{it.table} {it.key}: {it.column} is {it.live}, rebuilt {it.rebuilt}"
-        for it in found.differences
-    ]
+    lines += [str(difference) for difference in found.differences]
     lines.append(f"{len(found.differences)} differences" if found.differences else "all equal")
     _print(found.model_dump(mode="json"), "\n".join(lines), as_json)
     if check and found.differences:
@@ -278,6 +276,7 @@ def _print(value: dict[str, Any], text: str, as_json: bool) -> None:
 
 @contextmanager
 def _store(settings: OracleSettings) -> Iterator[Store]:
+    logs.configure("WARNING")  # to standard error: what is printed is the answer alone
     store = Store(settings.database_url.get_secret_value())
     try:
         yield store

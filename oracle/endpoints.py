@@ -22,7 +22,7 @@ from oracle.errors import (
     EndpointsDisagree,
     TransactionRefused,
 )
-from oracle.facts import Block, Call, Chain, Committee, Event, Fees, Mined
+from oracle.facts import Block, Call, Chain, Committee, Event, Fees, Header, Mined
 from settlement.contracts import Claim, Outcome, WrongChain
 from settlement.errors import RaphaError
 from settlement.models import Authorization, EnclaveRegistration, JobTerms

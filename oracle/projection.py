@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar, assert_never, get_type_hints
 
-from sqlalchemy import Select, delete, or_, select, true, update
+from sqlalchemy import ColumnElement, Select, delete, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from oracle import facts
@@ -50,7 +50,6 @@ from oracle.verdicts import touched
 from settlement.models import JobTerms
 from settlement.types import ZERO_BYTES32, to_hex
 
-E = TypeVar("E", bound=Event)
 HandedIn = TypeVar("HandedIn", AttestationRow, EscrowRow)
 
 FACTS: tuple[type[Table], ...] = (ChainEventRow, JobRow, JobEventRow, EnclaveRow, MeasurementRow)
@@ -231,7 +230,7 @@ def _forget(session: Session, event: Event) -> None:
             _make_due(session, EscrowRow, EscrowRow.job_id == event.job_id)
 
 
-def _make_due(session: Session, table: type[HandedIn], which: Any) -> None:
+def _make_due(session: Session, table: type[HandedIn], which: ColumnElement[bool]) -> None:
     ended = or_(table.status == Status.SETTLED, table.reason == Reason.JOB_VOIDED)
     for row in session.scalars(select(table).where(which, ended)):
         # one that somebody else had brought has no quorum of ours yet

@@ -23,13 +23,20 @@ Facts = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 class FactDifference(Frozen):
-    """One column of one row; `live` or `rebuilt` is None where that side has no such row."""
+    """One column of one row, or the whole `row` that one side (None) does not have."""
 
     table: str
     key: str
     column: str
     live: str | None
     rebuilt: str | None
+
+    def __str__(self) -> str:
+        if self.live is None:
+            return f"{self.table} {self.key} is missing"
+        if self.rebuilt is None:
+            return f"{self.table} {self.key} is not on the chain"
+        return f"{self.table} {self.key}: {self.column} is {self.live}, rebuilt {self.rebuilt}"
 
 
 class Rebuilt(Frozen):
@@ -137,9 +144,12 @@ def differences(live: Facts, rebuilt: Facts) -> tuple[FactDifference, ...]:
     for table in live:
         for key in sorted(live[table].keys() | rebuilt[table].keys()):
             mine, other = live[table].get(key), rebuilt[table].get(key)
-            for column in mine or other or {}:
-                left = _text(mine[column]) if mine else None
-                right = _text(other[column]) if other else None
+            if mine is None or other is None:
+                sides = {"live": "there" if mine else None, "rebuilt": "there" if other else None}
+                found.append(FactDifference(table=table, key=key, column="row", **sides))
+                continue
+            for column in mine:
+                left, right = _text(mine[column]), _text(other[column])
                 if left != right:
                     found.append(
                         FactDifference(

@@ -115,7 +115,7 @@ def test_the_container_has_the_makefiles_uv_and_the_projects_program() -> None:
 def test_every_command_that_the_manual_runs_exists() -> None:
     commands = set(get_command(app).commands)  # type: ignore[attr-defined]
     manual = MANUAL.read_text()
-    run = set(re.findall(r"^\$ .*?rapha-oracle ([a-z-]+)", manual, re.MULTILINE))
+    run = set(re.findall(r"^\$ rapha-oracle ([a-z-]+)", manual, re.MULTILINE))
     assert run <= commands
     # and every command that an operator has is in it
     assert commands - {"keys"} <= set(re.findall(r"rapha-oracle ([a-z-]+)", manual))

@@ -70,15 +70,19 @@ def test_every_difference_is_named_and_rebuilding_mends_it(busy: Bench) -> None:
     extra = FactDifference(
         table="measurements",
         key=to_hex(bytes(32)),
-        column="allowed",
-        live="True",
+        column="row",
+        live="there",
         rebuilt=None,
     )
-    assert wrong in found.differences
-    assert extra in found.differences
-    missing = [it for it in found.differences if it.key == to_hex(two)]
-    assert {it.live for it in missing} == {None}
-    assert {it.column for it in missing} == {c.key for c in JobRow.__table__.columns}
+    missing = FactDifference(
+        table="jobs", key=to_hex(two), column="row", live=None, rebuilt="there"
+    )
+    assert set(found.differences) == {wrong, extra, missing}
+    assert {str(difference) for difference in found.differences} == {
+        f"jobs {to_hex(one)}: paid is 999, rebuilt 1000000",
+        f"jobs {to_hex(two)} is missing",
+        f"measurements {to_hex(bytes(32))} is not on the chain",
+    }
     again = rebuild(busy.store, busy.ledger, DEPLOYMENT, check_only=False)
     assert (again.differences, again.replaced) == (found.differences, True)
     after = rebuild(busy.store, busy.ledger, DEPLOYMENT, check_only=True)
