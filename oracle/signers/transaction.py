@@ -12,7 +12,6 @@ from rlp.exceptions import RLPException
 
 from oracle.errors import SignedOtherwise
 
-
 # What eth_account and what it stands on raise for bytes that are no signed transaction.
 _GARBAGE = (
     RLPException,
