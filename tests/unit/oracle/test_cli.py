@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from oracle import cli
+from oracle.store.database import Store
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -31,6 +32,9 @@ def test_migrate_prints_the_revision(
     for name in ("DEPLOYMENT", "COMMITTEE_KEY", "PEER_TOKEN", "COLLATERAL"):
         monkeypatch.setenv(f"RAPHA_ORACLE_{name}_FILE", str(tmp_path / name))
     monkeypatch.setenv("RAPHA_ORACLE_RPC_URL", "http://127.0.0.1:1")
-    monkeypatch.setenv("RAPHA_ORACLE_DATABASE_URL", f"sqlite:///{tmp_path / 'oracle.db'}")
+    url = f"sqlite:///{tmp_path / 'oracle.db'}"
+    monkeypatch.setenv("RAPHA_ORACLE_DATABASE_URL", url)
     assert run(monkeypatch, "migrate", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == {"revision": "0002"}
+    revision = Store(url).revision()
+    assert revision is not None
+    assert json.loads(capsys.readouterr().out) == {"revision": revision}
