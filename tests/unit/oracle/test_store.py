@@ -209,11 +209,10 @@ def test_whoever_writes_alone_in_postgresql_reads_what_stays_so(
 def test_whoever_writes_in_sqlite_does_so_alone(sqlite: Store, first: str) -> None:
     sqlite.migrate()
     other = sqlite3.connect(str(sqlite.engine.url.database), timeout=0)
-    with (
-        getattr(sqlite, first)(),
-        pytest.raises(sqlite3.OperationalError, match="database is locked"),
-    ):
-        other.execute("BEGIN IMMEDIATE")
+    with getattr(sqlite, first)() as session:
+        session.execute(text("SELECT id FROM cursor"))  # reading is enough to hold the lock
+        with pytest.raises(sqlite3.OperationalError, match="database is locked"):
+            other.execute("BEGIN IMMEDIATE")
     other.close()
 
 
