@@ -235,7 +235,10 @@ class OracleClient(_Client):
         """
         headers = {} if after is None else {"last-event-id": after}
         params = {} if job_id is None else {"job": to_hex(job_id)}
-        quiet = httpx.Timeout(self._http.timeout, read=3 * HEARTBEAT)
+        usual = self._http.timeout
+        quiet = httpx.Timeout(
+            connect=usual.connect, write=usual.write, pool=usual.pool, read=3 * HEARTBEAT
+        )
         try:
             with connect_sse(
                 self._http, "GET", "/v1/events", headers=headers, params=params, timeout=quiet

@@ -1,14 +1,20 @@
 """Receipts and escrows coming in: idempotent, durable, and the same in any order."""
 
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
 from unit.oracle.bench import (
+    DEPLOYMENT,
     GRACE,
     Bench,
     actor,
@@ -22,7 +28,11 @@ from unit.oracle.bench import (
 from unit.oracle.ledger import START
 
 from oracle.errors import AuthorizationLate, JobUnknown, NodeUnknown, ReceiptUnknown
+from oracle.intake import Intake
 from oracle.messages import JobState, ReceiptStatus, Status
+from oracle.store.database import Store
+from oracle.store.tables import ReceiptRow
+from scripts.postgres import Cluster
 from settlement.errors import InvalidSignature
 from settlement.models import SignedReceipt
 
@@ -262,6 +272,64 @@ def test_an_escrow_of_a_job_that_is_open_already_is_settled(bench: Bench) -> Non
     bench.open(terms())
     assert bench.intake.submit_escrow(escrow(terms())).status is Status.SETTLED
     assert bench.intake.submit_escrow(escrow(terms())).status is Status.SETTLED
+
+
+class Hesitant(Store):
+    """Waits before it commits what it shares."""
+
+    reached, go = threading.Event(), threading.Event()
+
+    @contextmanager
+    def share(self) -> Iterator[Session]:
+        with super().share() as session:
+            yield session
+            self.reached.set()
+            self.go.wait()
+
+
+def test_the_same_receipts_at_two_instances_at_once_are_one_row_each(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    bench = Bench.create(tmp_path, url=cluster.create_migrated())
+    hesitant = Hesitant(bench.store.engine.url.render_as_string())
+    other = Intake(hesitant, DEPLOYMENT, bench.now)
+    batch = [bench.intake.verify(signed(terms(), records)) for records in (1, 2, 3)]
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(other.keep, batch[:2])
+        hesitant.reached.wait()
+        second = pool.submit(bench.intake.keep, batch[::-1])
+        # it comes upon what the other has not committed yet, and waits for that
+        waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype <> 'advisory'")
+        while True:
+            with bench.store.read() as session:
+                if session.scalar(waiting):
+                    break
+        hesitant.go.set()
+        assert second.result()[::-1][:2] == first.result()
+    with bench.store.read() as session:
+        assert sorted(session.scalars(select(ReceiptRow.records))) == [1, 2, 3]
+    hesitant.close()
+    bench.store.close()
+
+
+def test_a_job_lists_the_receipts_that_claim_the_most(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oracle.intake.MAX_LISTED", 2)
+    bench.open(terms())
+    bench.intake.keep([bench.intake.verify(signed(terms(), n)) for n in (3, 1, 2)])
+    assert [found.records for found in bench.intake.job(key_of(terms())).receipts] == [2, 3]
+
+
+def test_more_receipts_than_a_page_are_all_judged_anew(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oracle.verdicts.PAGE", 2)
+    its = [signed(terms(), records) for records in range(1, 6)]
+    bench.intake.keep([bench.intake.verify(it) for it in its])
+    bench.open(terms())
+    statuses = {bench.intake.receipt(digest_of(it.receipt)).status for it in its}
+    assert statuses == {Status.ACCEPTED}
 
 
 POOL = [

@@ -1,5 +1,6 @@
 """The store: exact numbers, durable settings, and migrations that agree with the tables."""
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -236,24 +237,38 @@ def test_a_reader_can_write_nothing_in_postgresql(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("second", ["write", "share"])
-def test_whoever_writes_alone_reads_what_stays_so(store: Store, second: str) -> None:
-    inside, order = threading.Event(), []
+def test_whoever_writes_alone_in_postgresql_reads_what_stays_so(
+    cluster: Cluster, second: str
+) -> None:
+    store, order = Store(cluster.create_migrated()), []
 
     def wait_for_turn() -> None:
-        inside.wait()
         with getattr(store, second)() as session:
             order.append(session.scalars(select(EnclaveRow.enclave_key)).all())
 
     other = threading.Thread(target=wait_for_turn)
-    other.start()
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'")
     with store.write() as session:
-        inside.set()
         session.add(enclave("0x1", 1))
         session.flush()
-        other.join(0.2)  # it would come through within this time, if it could
+        other.start()
+        while other.is_alive() and not session.scalar(waiting):
+            pass
         assert order == []
     other.join()
     assert order == [["0x1"]]
+    store.close()
+
+
+@pytest.mark.parametrize("first", ["write", "share"])
+def test_whoever_writes_in_sqlite_does_so_alone(sqlite: Store, first: str) -> None:
+    sqlite.migrate()
+    other = sqlite3.connect(str(sqlite.engine.url.database), timeout=0)
+    with getattr(sqlite, first)() as session:
+        session.execute(text("SELECT id FROM cursor"))  # reading is enough to hold the lock
+        with pytest.raises(sqlite3.OperationalError, match="database is locked"):
+            other.execute("BEGIN IMMEDIATE")
+    other.close()
 
 
 def test_postgresql_lets_shared_writes_run_side_by_side(cluster: Cluster) -> None:
