@@ -13,9 +13,13 @@ from oracle import problems
 from oracle.errors import PeerTokenRefused
 from oracle.limits import BodyLimit
 from oracle.messages import (
+    Activation,
+    ActivationAnswers,
+    ActivationSet,
     AttestationStatus,
     ChallengeRequest,
     ChallengeSet,
+    EnrolmentRequest,
     EscrowRequest,
     EscrowStatus,
     Evidence,
@@ -27,6 +31,8 @@ from oracle.messages import (
     ReceiptStatus,
     SignatureAnswer,
     SignatureRequest,
+    TpmRenewal,
+    TpmStatus,
 )
 from oracle.service import Service
 from settlement.models import SignedReceipt
@@ -85,6 +91,18 @@ def _attestations(service: Service) -> APIRouter:
         status = service.quorum.submit(evidence)
         service.wake("quorum")
         return status
+
+    @router.post("/attestations/tpm/enrolments", status_code=HTTPStatus.CREATED)
+    def begin_tpm_enrolment(request: EnrolmentRequest) -> ActivationSet:
+        return service.quorum.enrol(request)
+
+    @router.post("/attestations/tpm/activations")
+    def end_tpm_enrolment(answers: ActivationAnswers) -> TpmStatus:
+        return service.quorum.activate(answers)
+
+    @router.post("/attestations/tpm")
+    def renew_tpm(renewal: TpmRenewal) -> TpmStatus:
+        return service.quorum.renew_tpm(renewal)
 
     @router.get("/attestations/{digest}")
     def attestation(digest: Bytes32) -> AttestationStatus:
@@ -147,5 +165,17 @@ def _committee(service: Service) -> APIRouter:
     @router.post("/signatures")
     def signature(request: SignatureRequest) -> SignatureAnswer:
         return service.operator.sign(request)
+
+    @router.post("/tpm/enrolments", status_code=HTTPStatus.CREATED)
+    def begin_tpm_enrolment(request: EnrolmentRequest) -> Activation:
+        return service.operator.enrol(request)
+
+    @router.post("/tpm/activations")
+    def end_tpm_enrolment(answers: ActivationAnswers) -> TpmStatus:
+        return service.operator.activate(answers)
+
+    @router.post("/tpm")
+    def renew_tpm(renewal: TpmRenewal) -> TpmStatus:
+        return service.operator.renew_tpm(renewal)
 
     return router

@@ -16,6 +16,7 @@ from oracle.client import OracleClient
 from oracle.config import OracleSettings
 from oracle.service import build
 from oracle.store.database import Store
+from oracle.tpm import forget_tpm
 from settlement import logs
 from settlement.errors import RaphaError
 
@@ -86,6 +87,18 @@ def migrate(as_json: AsJson = False) -> None:
     revision = store.revision()
     store.close()
     _print({"revision": revision}, f"database is at revision {revision}", as_json)
+
+
+@app.command(name="forget-tpm")
+def forget(node_id: int, as_json: AsJson = False) -> None:
+    """Let a node have another TPM: forget the one that is enrolled; exit code 1 when none is."""
+    store = Store(OracleSettings().database_url.get_secret_value())
+    forgotten = forget_tpm(store, node_id)
+    store.close()
+    text = "may enrol another TPM" if forgotten else "has no enrolled TPM"
+    _print({"node_id": node_id, "forgotten": forgotten}, f"node {node_id} {text}", as_json)
+    if not forgotten:
+        raise typer.Exit(1)
 
 
 def _print(value: dict[str, Any], text: str, as_json: bool) -> None:

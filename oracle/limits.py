@@ -9,9 +9,19 @@ from oracle.errors import BodyTooLarge
 MAX_BODY = 64 * 1024
 """Bytes: evidence with the longest quote fits twice."""
 
+MAX_EVIDENCE = 640 * 1024
+"""Bytes, where evidence may bring a TPM's event log (256 KiB, in hex)."""
+
+_EVIDENCE = ("/v1/attestations", "/v1/committee/")
+
+
+def limit_of(path: str) -> int:
+    """The longest body that a path takes, bytes."""
+    return MAX_EVIDENCE if path.startswith(_EVIDENCE) else MAX_BODY
+
 
 class BodyLimit:
-    """ASGI middleware: reads a body up to `MAX_BODY` bytes; `refuse` answers longer ones."""
+    """ASGI middleware: reads a body up to `limit_of(path)` bytes; `refuse` answers longer ones."""
 
     def __init__(
         self, app: ASGIApp, refuse: Callable[[BodyTooLarge, Scope, Receive, Send], Awaitable[None]]
@@ -24,6 +34,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        limit = limit_of(scope["path"])
         body = b""
         more = True
         while more:
@@ -32,8 +43,8 @@ class BodyLimit:
                 return
             body += message.get("body", b"")
             more = message.get("more_body", False)
-            if len(body) > MAX_BODY:
-                await self._refuse(BodyTooLarge(MAX_BODY), scope, receive, send)
+            if len(body) > limit:
+                await self._refuse(BodyTooLarge(limit), scope, receive, send)
                 return
         waiting = [{"type": "http.request", "body": body, "more_body": False}]
 

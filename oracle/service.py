@@ -27,9 +27,10 @@ from oracle.metrics import Metrics
 from oracle.quorum import Quorum
 from oracle.relayer import Relayer, RelayPolicy
 from oracle.store.database import Store
+from oracle.tpm import NodeTpms, TpmPolicy, read_policies, read_roots
 from oracle.transactions import FeePolicy
 from oracle.watcher import Watcher
-from settlement.deployment import load_deployment
+from settlement.deployment import Deployment, load_deployment
 
 STOP_TIMEOUT = 1.0
 """Seconds that each loop has to end."""
@@ -172,7 +173,8 @@ def build(settings: OracleSettings, clock: Callable[[], int] = wall_clock) -> Se
         development_root=root,
     )
     policy = CommitteePolicy(settings.registration_ttl, settings.challenge_ttl)
-    operator = Operator(store, chain, deployment, verifier, operator_account, policy, clock)
+    tpms = _tpms(settings, store, deployment, clock)
+    operator = Operator(store, chain, deployment, verifier, operator_account, policy, clock, tpms)
     peers: tuple[PeerClient, ...] = ()
     quorum, relayer = None, None
     if relayer_account is not None:
@@ -189,7 +191,7 @@ def build(settings: OracleSettings, clock: Callable[[], int] = wall_clock) -> Se
     return Service(
         store=store,
         chain=chain,
-        intake=Intake(store, deployment, clock),
+        intake=Intake(store, deployment, clock, tpms),
         operator=operator,
         watcher=Watcher(store, chain, deployment),
         peer_token=token,
@@ -198,6 +200,21 @@ def build(settings: OracleSettings, clock: Callable[[], int] = wall_clock) -> Se
         _quorum=quorum,
         relayer=relayer,
         peers=peers,
+    )
+
+
+def _tpms(
+    settings: OracleSettings, store: Store, deployment: Deployment, clock: Callable[[], int]
+) -> NodeTpms | None:
+    if settings.tpm_roots_file is None or settings.tpm_policies_file is None:
+        return None
+    return NodeTpms(
+        store,
+        deployment,
+        read_roots(settings.tpm_roots_file, settings.tpm_revoked_keys),
+        read_policies(settings.tpm_policies_file),
+        TpmPolicy(settings.tpm_ttl, settings.challenge_ttl, settings.tpm_required),
+        clock,
     )
 
 

@@ -12,6 +12,8 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
+import oracle.store.tpm  # noqa: F401 - its tables are part of the schema
+
 BUSY_TIMEOUT = 10_000
 """Milliseconds that a SQLite connection waits for another one's write."""
 
