@@ -20,6 +20,7 @@ from oracle.attestation.errors import (
     EventLogMissing,
     NodeHasAnotherTpm,
     NodeUnassigned,
+    PcrNotAllowed,
     TooManyActivations,
     TpmEvidenceMissing,
     TpmNotEnrolled,
@@ -185,6 +186,7 @@ class NodeTpms:
         Raises:
             TpmEvidenceMissing, EventLogMissing: when something is not there that has to be.
             TpmNotEnrolled, NodeUnassigned: when there is no key, or no policy, to judge by.
+            PcrNotAllowed: when the machine runs something else; earlier verdicts end with that.
             TpmRefused: see `check_tpm_evidence`.
         """
         if evidence is None:
@@ -199,21 +201,28 @@ class NodeTpms:
         if evidence.event_log is None and self._policies.event_log_required:
             raise EventLogMissing(node_id)
         log = None if evidence.event_log is None else parse_event_log(evidence.event_log)
-        return check_tpm_evidence(
-            evidence.quote,
-            enrolled=enrolled,
-            nonce=quote_nonce(
-                chain_id=self._deployment.chain_id,
-                registry=self._deployment.enclave_registry,
-                node_id=node_id,
-                enclave_key=enclave_key,
-                challenge=challenge,
-            ),
-            policy=policy,
-            now=self._clock(),
-            ttl=self._policy.ttl,
-            log=log,
+        nonce = quote_nonce(
+            chain_id=self._deployment.chain_id,
+            registry=self._deployment.enclave_registry,
+            node_id=node_id,
+            enclave_key=enclave_key,
+            challenge=challenge,
         )
+        try:
+            return check_tpm_evidence(
+                evidence.quote,
+                enrolled=enrolled,
+                nonce=nonce,
+                policy=policy,
+                now=self._clock(),
+                ttl=self._policy.ttl,
+                log=log,
+            )
+        except PcrNotAllowed:
+            # Its own key says so, freshly: whatever was found before is not so now.
+            with self._store.write() as session:
+                session.execute(delete(TpmVerdictRow).where(TpmVerdictRow.node_id == node_id))
+            raise
 
     def keep(self, verdict: TpmVerdict, enclave_key: str) -> TpmVerdict:
         """Remember a verdict. One about the same quote again changes nothing: it gets no older.

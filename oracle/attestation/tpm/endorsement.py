@@ -109,7 +109,9 @@ class EndorsementRoots:
         try:
             return verifier.verify(leaf, intermediates).chain
         except verification.VerificationError as error:
-            raise EndorsementCertificateRefused("chain", " ".join(str(error).split())) from error
+            # Without the certificates that the library names there: they tell which TPM it is.
+            reason = str(error).partition(" (encountered processing")[0]
+            raise EndorsementCertificateRefused("chain", " ".join(reason.split())) from error
 
 
 def _certificate(der: bytes) -> x509.Certificate:

@@ -18,6 +18,7 @@ from oracle.clients.edge.devplatform import DevPlatform
 from oracle.clients.edge.errors import KeyFileInvalid
 from oracle.clients.edge.node import Node, build_profile
 from oracle.clients.edge.signer import EnclaveSigner, configuration_digest, measurement
+from oracle.clients.edge.tpm import Tpm, TpmFiles
 from oracle.clients.hub.client import HubClient
 from settlement import logs
 from settlement.deployment import load_deployment
@@ -89,6 +90,7 @@ def _run(settings: EdgeSettings, stop: threading.Event) -> None:
         measurement=to_hex(measurement()),
         configuration=to_hex(configuration_digest(settings.limits)),
         records=len(committed.dataset),
+        tpm=settings.tpm_tcti is not None,
     )
     with (
         OracleClient(settings.oracle_url, timeout=_TIMEOUT_SECONDS) as oracle,
@@ -104,7 +106,24 @@ def _run(settings: EdgeSettings, stop: threading.Event) -> None:
             hub=hub,
             clock=lambda: int(time.time()),
             stop=stop,
+            tpm=_tpm(settings),
         ).run()
+
+
+def _tpm(settings: EdgeSettings) -> Tpm | None:
+    if settings.tpm_tcti is None:
+        return None
+    return Tpm(
+        settings.state_dir / "tpm",
+        settings.tpm_tcti,
+        files=TpmFiles(
+            certificate=settings.tpm_certificate_file,
+            intermediates=settings.tpm_intermediates_file,
+            event_log=settings.tpm_event_log_file,
+        ),
+        algorithm=settings.tpm_ek,
+        timeout=settings.tpm_command_seconds,
+    )
 
 
 def _committed(settings: EdgeSettings) -> CommittedDataset:

@@ -160,13 +160,20 @@ class KeysFileMalformed(InvalidInput):
 
 
 class NodeNotAttested(HubError, RuntimeError):
-    """A node gets no new job while its attestation is not valid."""
+    """A node gets no new job while its enclave or its TPM does not count.
+
+    `reasons` are the oracle's names for it.
+    """
 
     status = 409
     final = False
 
-    def __init__(self, node_id: int) -> None:
-        super().__init__(f"node {node_id} holds no valid attestation now", node_id=node_id)
+    def __init__(self, node_id: int, reasons: tuple[str, ...]) -> None:
+        super().__init__(
+            f"node {node_id} holds no valid attestation now ({', '.join(reasons)})",
+            node_id=node_id,
+            reasons=list(reasons),
+        )
 
 
 class QuoteMismatch(InvalidInput):

@@ -27,7 +27,7 @@ from oracle.clients.hub.messages import (
     JobView,
     Progress,
 )
-from oracle.clients.hub.routing import check_deadline, route
+from oracle.clients.hub.routing import UNKNOWN, Standing, check_deadline, route
 from oracle.clients.hub.store import Store
 from oracle.clients.hub.terms import build_terms, check_result_key
 from settlement import digests, eip712
@@ -107,23 +107,27 @@ class HubService:
 
     def catalogue(self) -> tuple[CatalogueEntry, ...]:
         """Every profile with its node's validity now; asks the oracle."""
-        attested = self._attested()
-        return tuple(
-            CatalogueEntry(
-                profile=profile,
-                valid=profile.node_id in attested,
-                expiry=attested.get(profile.node_id),
+        standings = self._standings()
+        entries = []
+        for profile in self._store.profiles():
+            standing = standings.get(profile.node_id, UNKNOWN)
+            entries.append(
+                CatalogueEntry(
+                    profile=profile,
+                    valid=standing.routable,
+                    expiry=standing.until,
+                    reasons=standing.reasons,
+                )
             )
-            for profile in self._store.profiles()
-        )
+        return tuple(entries)
 
     def create_job(self, tenant: str, request: JobRequest) -> JobCreated:
-        """Check, route and quote a job; asks the oracle which nodes are attested."""
+        """Check, route and quote a job; asks the oracle which nodes may get work."""
         files = unpack_bundle(request.bundle)
         check_result_key(request.result_key)
         check_deadline(request.deadline, now=self._clock(), shortest=self._shortest_deadline)
         profile, chosen = route(
-            request, self._store.profiles(), self._attested().keys(), self._store.load()
+            request, self._store.profiles(), self._standings(), self._store.load()
         )
         model_digest = digests.bundle_digest(files)
         terms = build_terms(request, profile, model_digest, self._salts())
@@ -155,8 +159,9 @@ class HubService:
             job, _ = self._refresh(waiting)
             if job.state is not JobState.FUNDED:
                 continue
-            if node_id not in self._attested():
-                raise NodeNotAttested(node_id)
+            standing = self._standings().get(node_id, UNKNOWN)
+            if not standing.routable:
+                raise NodeNotAttested(node_id, standing.reasons)
             if self._store.start(job):
                 log.info("job started", job_id=to_hex(job.job_id), node_id=node_id)
                 return self._assignment(job)
@@ -224,10 +229,15 @@ class HubService:
         # Only a completing receipt brings an output; whoever relayed it, the work was accepted.
         return Escrow.COMPLETED if any(known.output_digest or b"") else Escrow.CLOSED
 
-    def _attested(self) -> dict[int, int]:
-        """Nodes with a valid attestation, and until when the longest of each lasts."""
-        attested: dict[int, int] = {}
+    def _standings(self) -> dict[int, Standing]:
+        """Each node that the oracle knows: until when the longest of its enclaves may work."""
+        standings: dict[int, Standing] = {}
         for node in self._oracle.nodes():
-            if node.valid and node.expiry > self._clock():
-                attested[node.node_id] = max(node.expiry, attested.get(node.node_id, 0))
-        return attested
+            until = node.routable_until if node.routable else None
+            if until is not None and until <= self._clock():
+                until = None  # the oracle's clock is behind this one's
+            known = standings.get(node.node_id)
+            if known is None or (until or 0) > (known.until or 0):
+                reasons = () if until is not None else node.reasons or ("enclave_expired",)
+                standings[node.node_id] = Standing(until, reasons)
+        return standings

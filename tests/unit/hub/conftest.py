@@ -58,8 +58,15 @@ class WireOracle:
     escrows: dict[str, dict[str, Any]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
-    def attest(self, node_id: int, *, expiry: int = START + 10**6, valid: bool = True) -> None:
-        """A node's enclave is registered."""
+    def attest(
+        self, node_id: int, *, expiry: int = START + 10**6, valid: bool = True, tpm: bool = True
+    ) -> None:
+        """A node's enclave is registered; `valid` and `tpm` say whether both parts count."""
+        reasons = [
+            reason
+            for reason, holds in (("enclave_revoked", not valid), ("tpm_expired", not tpm))
+            if holds
+        ]
         self.nodes[node_id] = {
             "node_id": node_id,
             "enclave_key": address(node_id + 100),
@@ -68,6 +75,9 @@ class WireOracle:
             "expiry": expiry,
             "revoked": not valid,
             "valid": valid,
+            "routable": not reasons,
+            "routable_until": None if reasons else expiry,
+            "reasons": reasons,
         }
 
     def escrow(self, job_id: bytes, terms: JobTerms) -> None:

@@ -391,6 +391,23 @@ def test_machine_that_booted_something_else_is_refused(bench: Bench, machine: Ma
     assert bench.intake.node(1).reasons == ("tpm_missing",)
 
 
+def test_machine_that_boots_something_else_later_stops_counting_at_once(
+    bench: Bench, machine: Machine
+) -> None:
+    enrol(bench, machine)
+    renew(bench, machine)
+    challenge = bench.operator.challenge(REQUEST)
+    with pytest.raises(PcrNotAllowed):
+        bench.operator.renew_tpm(machine.renewal(challenge, pcrs={**PCRS, 8: bytes(32)}))
+    assert bench.intake.node(1).reasons == ("tpm_missing",)
+    assert renew(bench, machine) == bench.now() + DAY
+    # What its key did not sign for this challenge says nothing about the machine.
+    forged = Machine(ek=machine.ek).renewal(challenge, pcrs={**PCRS, 8: bytes(32)})
+    with pytest.raises(AttestationKeyNotEnrolled):
+        bench.operator.renew_tpm(forged)
+    assert bench.intake.node(1).routable
+
+
 def test_quote_for_another_enclave_key_or_challenge_is_refused(
     bench: Bench, machine: Machine
 ) -> None:
