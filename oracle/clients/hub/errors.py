@@ -176,6 +176,74 @@ class NodeNotAttested(HubError, RuntimeError):
         )
 
 
+class RegistrationClosed(HubError, RuntimeError):
+    """This hub takes no registrations: its operator hands out keys otherwise."""
+
+    status = 409
+
+    def __init__(self) -> None:
+        super().__init__("this hub takes no registrations; ask its operator for a key")
+
+
+class RegistrationUnknown(HubError, LookupError):
+    """No such registration."""
+
+    status = 404
+
+    def __init__(self, registration_id: bytes) -> None:
+        super().__init__(f"no registration {to_hex(registration_id)}")
+
+
+class NameTaken(HubError, ValueError):
+    """Somebody else goes by this name at this hub."""
+
+    status = 409
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the name {name} is taken at this hub; choose another", name=name)
+
+
+class WalletTaken(HubError, ValueError):
+    """The wallet is bound to another account."""
+
+    status = 409
+
+    def __init__(self, wallet: str) -> None:
+        super().__init__(f"wallet {wallet} is bound to another registration", wallet=wallet)
+
+
+class AlreadyRegistered(HubError, ValueError):
+    """This account is registered already, for this wallet, under another name."""
+
+    status = 409
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"this account is registered as {name}", name=name)
+
+
+class RegistrationRaced(HubError, RuntimeError):
+    """Another registration took name, wallet or account at the same moment: ask again."""
+
+    status = 409
+    final = False
+
+    def __init__(self) -> None:
+        super().__init__("another registration came at the same moment; try again")
+
+
+class PayerNotBound(HubError, PermissionError):
+    """A registered developer pays from the wallet that it proved."""
+
+    status = 422
+
+    def __init__(self, payer: str, wallet: str) -> None:
+        super().__init__(
+            f"the payer is {payer}, this account is bound to wallet {wallet}",
+            payer=payer,
+            wallet=wallet,
+        )
+
+
 class QuoteMismatch(InvalidInput):
     """The hub's terms are not what the developer asked for; nothing should be signed."""
 

@@ -11,8 +11,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from oracle.client import JobState as EscrowState
 from oracle.client import OracleClient, OracleRefused, OracleUnavailable
 from oracle.clients.bundle import unpack_bundle
-from oracle.clients.hub.errors import JobUnknown, NodeNotAttested
+from oracle.clients.hub.errors import (
+    JobUnknown,
+    NodeNotAttested,
+    PayerNotBound,
+    RegistrationClosed,
+)
 from oracle.clients.hub.files import ArtifactFiles, Upload
+from oracle.clients.hub.identity import Identities
 from oracle.clients.hub.jobs import FINISHED, Escrow, Job, Task, follow
 from oracle.clients.hub.keys import Principal, Role
 from oracle.clients.hub.messages import (
@@ -26,6 +32,12 @@ from oracle.clients.hub.messages import (
     JobState,
     JobView,
     Progress,
+)
+from oracle.clients.hub.registration import (
+    Registration,
+    RegistrationRequest,
+    RegistrationState,
+    RegistrationTerms,
 )
 from oracle.clients.hub.routing import UNKNOWN, Standing, check_deadline, route
 from oracle.clients.hub.store import Store
@@ -65,6 +77,7 @@ class HubService:
         oracle: OracleClient,
         deployment: Deployment,
         *,
+        identities: Identities | None = None,
         shortest_deadline: int = 60,
         clock: Callable[[], int] = now,
         salts: Callable[[], bytes] = lambda: secrets.token_bytes(32),
@@ -73,6 +86,7 @@ class HubService:
         self._files = files
         self._oracle = oracle
         self._deployment = deployment
+        self._identities = identities
         self._shortest_deadline = shortest_deadline
         self._clock = clock
         self._salts = salts
@@ -98,6 +112,44 @@ class HubService:
             return self._oracle.health().ready
         except (OracleUnavailable, OracleRefused):
             return False
+
+    def registration_terms(self) -> RegistrationTerms:
+        """What a proof has to be. RegistrationClosed where none is taken."""
+        return self._registering().terms
+
+    def register(self, request: RegistrationRequest) -> Registration:
+        """Keep a developer's registration for review; the same one again gets the same answer.
+
+        Raises:
+            RegistrationClosed: when this hub takes none.
+            IdentityRefused: by name, when the proof does not count; nothing is kept then.
+        """
+        now = self._clock()
+        identity = self._registering().verify(
+            request.provider, request.proof, wallet=request.wallet, now=now
+        )
+        registration = self._store.add_registration(
+            Registration(
+                registration_id=secrets.token_bytes(32),
+                name=request.name,
+                company=request.company,
+                wallet=identity.wallet,
+                provider=identity.provider,
+                site=identity.site,
+                template=identity.template,
+                state=RegistrationState.PENDING,
+                proven_at=identity.issued_at,
+                requested_at=now,
+                decided_at=None,
+            ),
+            identity,
+        )
+        log.info("registration", name=registration.name, state=registration.state)
+        return registration
+
+    def registration(self, registration_id: bytes) -> Registration:
+        """A registration, to whoever knows its id."""
+        return self._store.registration(registration_id)
 
     def put_profile(self, profile: DatasetProfile) -> DatasetProfile:
         """Publish, or replace, a node's profile."""
@@ -125,6 +177,9 @@ class HubService:
         """Check, route and quote a job; asks the oracle which nodes may get work."""
         files = unpack_bundle(request.bundle)
         check_result_key(request.result_key)
+        wallet = self._store.bound_wallet(tenant)
+        if wallet is not None and request.payer != wallet:
+            raise PayerNotBound(request.payer, wallet)
         check_deadline(request.deadline, now=self._clock(), shortest=self._shortest_deadline)
         profile, chosen = route(
             request, self._store.profiles(), self._standings(), self._store.load()
@@ -196,6 +251,11 @@ class HubService:
         """The file of an artifact."""
         self._owned(principal, job_id)
         return self._files.path(self._store.artifact(job_id, name))
+
+    def _registering(self) -> Identities:
+        if self._identities is None:
+            raise RegistrationClosed
+        return self._identities
 
     def _owned(self, principal: Principal, job_id: bytes) -> Job:
         job = self._store.job(job_id)

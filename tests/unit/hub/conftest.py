@@ -149,6 +149,11 @@ class World:
     deployment: Deployment
     folder: Path
     now: list[int]
+    store: Store
+
+    def stranger(self) -> HubClient:
+        """The client of somebody without a key."""
+        return HubClient("http://hub", None, httpx.MockTransport(self._relay))
 
     def party(self, name: str) -> HubClient:
         """The client of a developer by name, or of a node by its id."""
@@ -269,7 +274,7 @@ def world(
         deployment,
         clock=lambda: now[0],
     )
-    with TestClient(create_app(service, KeyRing(store.api_keys(), HASH_KEY))) as http:
-        built = World(oracle, http, service, deployment, tmp_path, now)
+    with TestClient(create_app(service, KeyRing(store.api_keys, HASH_KEY))) as http:
+        built = World(oracle, http, service, deployment, tmp_path, now, store)
         built.party("1").put_profile(make_profile(1))
         yield built
