@@ -5,6 +5,7 @@ Nothing that would tell which TPM it is goes into a log or an error: neither key
 Source: TCG EK Credential Profile for TPM Family 2.0 (templates, NV indices), tpm2-tools 5.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from oracle.client import Activation, EnrolmentRequest, TpmEvidence, TpmQuote, TpmWanted
 from oracle.clients.edge.durable import write_atomically
@@ -302,6 +303,13 @@ class Tpm:
     def _flush(self, folder: Path) -> None:
         """Free the TPM's slots: without a resource manager loaded keys would fill them."""
         self.run(folder, "tpm2_flushcontext", "-t")
+
+
+def endorsement_digest(certificate: bytes) -> bytes:
+    """The SHA-256 of a certificate's key (SubjectPublicKeyInfo), by which operators pin a TPM."""
+    key = x509.load_der_x509_certificate(certificate).public_key()
+    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(spki).digest()
 
 
 def _selected(selection: str) -> tuple[str, list[int]]:

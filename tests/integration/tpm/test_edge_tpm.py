@@ -1,5 +1,6 @@
 """The hospital's node with a real TPM: its keys, its certificate, its quotes, and its failures."""
 
+import json
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from endorsement import EndorsementCa, der
 from eth_utils import keccak
 from structlog.testing import capture_logs
 from swtpm import NOW, Swtpm, emulated_tpm
+from typer.testing import CliRunner
 
 from oracle.attestation.errors import EndorsementCertificateRefused
 from oracle.attestation.tpm.endorsement import EndorsementRoots
@@ -27,6 +29,7 @@ from oracle.client import (
     TpmWanted,
     activation_proof,
 )
+from oracle.clients.edge import cli
 from oracle.clients.edge.machine import RETRY_SECONDS, Machine
 from oracle.clients.edge.tpm import Tpm, TpmFailed, TpmFiles, TpmRequestRefused, TpmToolsMissing
 from settlement.deployment import Deployment
@@ -352,3 +355,49 @@ def test_refusal_of_a_chain_does_not_name_the_certificate(ca: EndorsementCa) -> 
             )
     assert "Certificate" not in refused.value.reason
     assert str(x509.load_der_x509_certificate(certificate).serial_number) not in str(refused.value)
+
+
+@pytest.fixture
+def environment(
+    tpm: Swtpm, ca: EndorsementCa, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> TpmFiles:
+    files = certified(tpm, ca, tmp_path / "files")
+    settings = {
+        "NODE_ID": "7",
+        "ORACLE_URL": "http://oracle",
+        "HUB_URL": "http://hub",
+        "HUB_KEY_FILE": str(tmp_path / "key"),
+        "DEPLOYMENT_FILE": str(tmp_path / "deployment.json"),
+        "STATE_DIR": str(tmp_path / "state"),
+        "PLATFORM_DIR": str(tmp_path / "platform"),
+        "PRICE_PER_RECORD": "1",
+        "PRICE_PER_EPOCH": "1",
+        "TPM_TCTI": f"swtpm:path={tpm._directory / 'tpm'}",
+        "TPM_CERTIFICATE_FILE": str(files.certificate),
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(f"RAPHA_EDGE_{name}", value)
+    return files
+
+
+def test_command_line_shows_what_operators_pin(
+    environment: TpmFiles, ca: EndorsementCa, tpm: Swtpm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = CliRunner().invoke(cli.app, ["tpm", "--json"])
+    assert result.exit_code == 0, result.output
+    shown = json.loads(result.stdout)
+    endorsement = EndorsementRoots([der(ca.root)]).verify(
+        environment.certificate.read_bytes(),
+        [der(ca.issuer)],
+        parse_public(tpm.create_ek("ecc").public),
+        NOW,
+    )
+    assert shown["ek_key_digest"] == "0x" + endorsement.key_digest.hex()
+    assert shown["pcrs"] == {"sha256": {"8": "0x" + "00" * 32, "9": "0x" + "00" * 32}}
+    lines = CliRunner().invoke(cli.app, ["tpm", "--pcrs", "sha256:8"]).stdout.splitlines()
+    assert lines[1] == "sha256 8: 0x" + "00" * 32
+    refused = CliRunner().invoke(cli.app, ["tpm", "--pcrs", "sha1:8"])
+    assert (refused.exit_code, refused.stderr.split(":")[0]) == (1, "TpmRequestRefused")
+    monkeypatch.delenv("RAPHA_EDGE_TPM_TCTI")
+    absent = CliRunner().invoke(cli.app, ["tpm"])
+    assert (absent.exit_code, absent.stderr) == (2, "RAPHA_EDGE_TPM_TCTI: names no TPM\n")
