@@ -20,6 +20,7 @@ from oracle.config import (
 )
 from oracle.errors import ConfigurationRefused, SecretFileInvalid
 from oracle.service import build
+from oracle.tpm import read_roots
 from settlement.deployment import REAL_CHAINS
 from settlement.signer import KNOWN_ACCOUNTS, KnownKeyRefused
 
@@ -196,3 +197,15 @@ def test_files_of_the_tpms_are_refused_by_name(
     given[name].unlink()
     with pytest.raises(ConfigurationRefused, match="No such file"):
         build(OracleSettings(**given))
+
+
+def test_revoked_tpms_come_from_the_environment(
+    files: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in tpm_files(files, tmp_path).items():
+        monkeypatch.setenv(f"RAPHA_ORACLE_{name.upper()}", str(value))
+    monkeypatch.setenv("RAPHA_ORACLE_TPM_REVOKED_KEYS", json.dumps(["0x" + "11" * 32]))
+    settings = OracleSettings()
+    assert settings.tpm_revoked_keys == frozenset([b"\x11" * 32])
+    assert settings.tpm_roots_file is not None
+    assert read_roots(settings.tpm_roots_file, settings.tpm_revoked_keys).is_revoked(b"\x11" * 32)
