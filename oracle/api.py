@@ -19,9 +19,13 @@ from oracle.intake import Verified
 from oracle.keys import ApiKey, Scope
 from oracle.limits import AccessControl, BodyLimit
 from oracle.messages import (
+    Activation,
+    ActivationAnswers,
+    ActivationSet,
     AttestationStatus,
     ChallengeRequest,
     ChallengeSet,
+    EnrolmentRequest,
     EscrowRequest,
     EscrowStatus,
     Evidence,
@@ -36,6 +40,8 @@ from oracle.messages import (
     ReceiptStatus,
     SignatureAnswer,
     SignatureRequest,
+    TpmRenewal,
+    TpmStatus,
 )
 from oracle.service import Service
 from settlement.errors import RaphaError
@@ -146,6 +152,18 @@ def _attestations(service: Service) -> APIRouter:
         status = service.quorum.submit(evidence)
         service.wake("quorum")
         return status
+
+    @router.post("/attestations/tpm/enrolments", status_code=HTTPStatus.CREATED)
+    def begin_tpm_enrolment(request: EnrolmentRequest) -> ActivationSet:
+        return service.quorum.enrol(request)
+
+    @router.post("/attestations/tpm/activations")
+    def end_tpm_enrolment(answers: ActivationAnswers) -> TpmStatus:
+        return service.quorum.activate(answers)
+
+    @router.post("/attestations/tpm")
+    def renew_tpm(renewal: TpmRenewal) -> TpmStatus:
+        return service.quorum.renew_tpm(renewal)
 
     @router.get("/attestations/{digest}")
     def attestation(digest: Bytes32) -> AttestationStatus:
@@ -259,5 +277,17 @@ def _committee(service: Service) -> APIRouter:
     @router.post("/signatures")
     def signature(request: SignatureRequest) -> SignatureAnswer:
         return service.operator.sign(request)
+
+    @router.post("/tpm/enrolments", status_code=HTTPStatus.CREATED)
+    def begin_tpm_enrolment(request: EnrolmentRequest) -> Activation:
+        return service.operator.enrol(request)
+
+    @router.post("/tpm/activations")
+    def end_tpm_enrolment(answers: ActivationAnswers) -> TpmStatus:
+        return service.operator.activate(answers)
+
+    @router.post("/tpm")
+    def renew_tpm(renewal: TpmRenewal) -> TpmStatus:
+        return service.operator.renew_tpm(renewal)
 
     return router

@@ -22,6 +22,7 @@ from oracle.keys import ApiKey, ApiKeys, Scope
 from oracle.rebuild import rebuild
 from oracle.service import build, wall_clock
 from oracle.store.database import Store
+from oracle.tpm import forget_tpm
 from oracle.upkeep import retry, unfinished
 from settlement import logs
 from settlement.deployment import load_deployment
@@ -268,6 +269,18 @@ def _shown(key: ApiKey) -> dict[str, Any]:
         "created_at": key.created_at,
         "revoked_at": key.revoked_at,
     }
+
+
+@app.command(name="forget-tpm")
+def forget(node_id: int, as_json: AsJson = False) -> None:
+    """Let a node have another TPM: forget the one that is enrolled; exit code 1 when none is."""
+    store = Store(OracleSettings().database_url.get_secret_value())
+    forgotten = forget_tpm(store, node_id)
+    store.close()
+    text = "may enrol another TPM" if forgotten else "has no enrolled TPM"
+    _print({"node_id": node_id, "forgotten": forgotten}, f"node {node_id} {text}", as_json)
+    if not forgotten:
+        raise typer.Exit(1)
 
 
 def _print(value: dict[str, Any], text: str, as_json: bool) -> None:

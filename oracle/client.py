@@ -11,15 +11,22 @@ import httpx
 from httpx_sse import SSEError, connect_sse
 from pydantic import TypeAdapter, ValidationError
 
+from oracle.attestation.tpm.enrolment import activation_proof
+from oracle.attestation.tpm.evidence import quote_nonce
 from oracle.messages import (
     HEARTBEAT,
     MAX_RECEIPTS,
+    Activation,
+    ActivationAnswer,
+    ActivationAnswers,
+    ActivationSet,
     AttestationStatus,
     Authorization,
     ChallengeRequest,
     ChallengeSet,
     Change,
     ChangeKind,
+    EnrolmentRequest,
     EscrowRequest,
     EscrowStatus,
     Evidence,
@@ -37,6 +44,11 @@ from oracle.messages import (
     SignatureAnswer,
     SignatureRequest,
     Status,
+    TpmEvidence,
+    TpmQuote,
+    TpmRenewal,
+    TpmStatus,
+    TpmWanted,
 )
 from settlement.errors import RaphaError
 from settlement.models import SignedReceipt
@@ -192,6 +204,18 @@ class OracleClient(_Client):
         """Where the attestation with this digest stands."""
         return self._ask(AttestationStatus, "GET", f"/v1/attestations/{to_hex(digest)}")
 
+    def enrol_tpm(self, request: EnrolmentRequest) -> ActivationSet:
+        """Begin the enrolment of a node's TPM: what it has to open for each operator."""
+        return self._ask(ActivationSet, "POST", "/v1/attestations/tpm/enrolments", request)
+
+    def activate_tpm(self, answers: ActivationAnswers) -> TpmStatus:
+        """End the enrolment of a node's TPM; the same key may be enrolled again."""
+        return self._ask(TpmStatus, "POST", "/v1/attestations/tpm/activations", answers)
+
+    def renew_tpm(self, renewal: TpmRenewal) -> TpmStatus:
+        """Hand in fresh evidence of the TPM alone, over challenges of their own."""
+        return self._ask(TpmStatus, "POST", "/v1/attestations/tpm", renewal)
+
     def nodes(self) -> tuple[NodeStatus, ...]:
         """All registered enclave keys, the newest of each node first."""
         return self._ask(_NODES, "GET", "/v1/nodes")
@@ -265,15 +289,32 @@ class PeerClient(_Client):
         """The peer's signature, which the caller must check like any other claim."""
         return self._ask(SignatureAnswer, "POST", "/v1/committee/signatures", request)
 
+    def enrol_tpm(self, request: EnrolmentRequest) -> Activation:
+        """The peer's own activation for a node's TPM."""
+        return self._ask(Activation, "POST", "/v1/committee/tpm/enrolments", request)
+
+    def activate_tpm(self, answers: ActivationAnswers) -> TpmStatus:
+        """Have the peer enrol a node's TPM, if the answer to its own activation is among these."""
+        return self._ask(TpmStatus, "POST", "/v1/committee/tpm/activations", answers)
+
+    def renew_tpm(self, renewal: TpmRenewal) -> TpmStatus:
+        """Have the peer check fresh evidence of a node's TPM."""
+        return self._ask(TpmStatus, "POST", "/v1/committee/tpm", renewal)
+
 
 __all__ = [
     "MAX_RECEIPTS",
+    "Activation",
+    "ActivationAnswer",
+    "ActivationAnswers",
+    "ActivationSet",
     "AttestationStatus",
     "Authorization",
     "ChallengeRequest",
     "ChallengeSet",
     "Change",
     "ChangeKind",
+    "EnrolmentRequest",
     "EscrowRequest",
     "EscrowStatus",
     "Evidence",
@@ -294,4 +335,11 @@ __all__ = [
     "SignatureRequest",
     "SignedReceipt",
     "Status",
+    "TpmEvidence",
+    "TpmQuote",
+    "TpmRenewal",
+    "TpmStatus",
+    "TpmWanted",
+    "activation_proof",
+    "quote_nonce",
 ]

@@ -9,7 +9,9 @@ from eth_account.signers.local import LocalAccount
 from eth_utils import keccak
 from sqlalchemy import delete
 
+from oracle.attestation.errors import TpmNotConfigured
 from oracle.attestation.evidence import check_evidence
+from oracle.attestation.tpm.evidence import TpmVerdict
 from oracle.attestation.verify import QuoteVerifier, VerifiedQuote
 from oracle.errors import (
     EpochMismatch,
@@ -20,14 +22,21 @@ from oracle.errors import (
 )
 from oracle.facts import Chain
 from oracle.messages import (
+    Activation,
+    ActivationAnswers,
     ChallengeRequest,
+    EnrolmentRequest,
     Evidence,
     PeerChallenge,
     SignatureAnswer,
     SignatureRequest,
+    TpmRenewal,
+    TpmStatus,
+    TpmWanted,
 )
 from oracle.store.database import Store
-from oracle.store.tables import ChallengeRow
+from oracle.store.tables import ChallengeRow, EnclaveRow
+from oracle.tpm import NodeTpms
 from settlement.deployment import Deployment
 from settlement.eip712 import registration_digest, sign_digest
 from settlement.models import EnclaveRegistration
@@ -64,7 +73,9 @@ class Operator:
         account: LocalAccount,
         policy: CommitteePolicy,
         clock: Callable[[], int],
+        tpms: NodeTpms | None = None,
     ) -> None:
+        """Without `tpms` this operator judges no TPM evidence, and vouches without it."""
         self._store = store
         self._chain = chain
         self._deployment = deployment
@@ -72,6 +83,7 @@ class Operator:
         self._account = account
         self._policy = policy
         self._clock = clock
+        self._tpms = tpms
         self.address = str(account.address)
 
     def challenge(self, request: ChallengeRequest) -> PeerChallenge:
@@ -92,18 +104,19 @@ class Operator:
     def examine(self, evidence: Evidence) -> VerifiedQuote:
         """Check evidence from the quote's signatures to its binding, and use up the own challenge.
 
-        The challenge then serves this quote only, which may be examined again while it lasts.
+        The challenge then serves this quote only, which may be examined again while it lasts. What
+        was found about the TPM counts for the node's routing from then on.
 
         Raises:
             StaleChallenge: no challenge of this operator in it, or an expired or used one.
             NodeUnknown: the node is not registered and active.
             MeasurementNotAllowed: governance has not allowed what the enclave runs.
-            AttestationRefused: the quote, or what it binds, is not as it must be.
+            AttestationRefused: the quote, or what it binds, is not as it must be; or the TPM's
+                (`NodeTpms.judge`).
         """
         now = self._clock()
         self._own_challenge(evidence, now, None)
-        if not self._chain.is_node_active(evidence.node_id):
-            raise NodeUnknown(evidence.node_id, "is not registered and active")
+        self._require_active(evidence.node_id)
         verified = self._verifier.verify(evidence.quote, now)
         check_evidence(
             verified,
@@ -116,8 +129,59 @@ class Operator:
         )
         if not self._chain.is_measurement_allowed(verified.measurement):
             raise MeasurementNotAllowed(verified.measurement)
+        tpm = self._judge_tpm(evidence)
         self._own_challenge(evidence, now, verified.attestation_digest)
+        if self._tpms is not None and tpm is not None:
+            self._tpms.keep(tpm, evidence.enclave_key)
         return verified
+
+    def wanted_tpm(self, node_id: int) -> TpmWanted | None:
+        """What this operator wants of a node's TPM, None where it judges none."""
+        return None if self._tpms is None else self._tpms.wanted(node_id)
+
+    def enrol(self, request: EnrolmentRequest) -> Activation:
+        """Begin the enrolment of a node's attestation key.
+
+        Raises:
+            TpmNotConfigured: this operator judges no TPMs.
+            NodeUnknown: the node is not registered and active.
+            TpmRefused: see `NodeTpms.begin`.
+        """
+        tpms = self._judging()
+        self._require_active(request.node_id)
+        return tpms.begin(request)
+
+    def activate(self, answers: ActivationAnswers) -> TpmStatus:
+        """End the enrolment of a node's attestation key.
+
+        Raises:
+            TpmNotConfigured: this operator judges no TPMs.
+            TpmRefused: see `NodeTpms.finish`.
+        """
+        key = self._judging().finish(answers.answers)
+        return TpmStatus(node_id=key.node_id, valid_until=key.valid_until)
+
+    def renew_tpm(self, renewal: TpmRenewal) -> TpmStatus:
+        """Check fresh evidence of a node's TPM alone, and use up the own challenge for it.
+
+        Raises:
+            TpmNotConfigured: this operator judges no TPMs.
+            StaleChallenge: no challenge of this operator in it, or an expired or used one.
+            NodeUnknown: the node is not registered and active, or not with this enclave key.
+            TpmRefused: see `NodeTpms.judge`.
+        """
+        tpms, now = self._judging(), self._clock()
+        self._own_challenge(renewal, now, None)
+        self._require_active(renewal.node_id)
+        with self._store.read() as session:
+            enclave = session.get(EnclaveRow, renewal.enclave_key)
+        if enclave is None or enclave.node_id != renewal.node_id:
+            raise NodeUnknown(renewal.node_id, "has no such enclave key in the finalized chain")
+        verdict = self._judge_tpm(renewal)
+        assert verdict is not None  # there is evidence, so there is a verdict or a refusal
+        self._own_challenge(renewal, now, verdict.quote_digest)
+        kept = tpms.keep(verdict, renewal.enclave_key)
+        return TpmStatus(node_id=kept.node_id, valid_until=kept.valid_until)
 
     def sign(self, request: SignatureRequest) -> SignatureAnswer:
         """Examine evidence and sign the registration that follows from it.
@@ -154,7 +218,24 @@ class Operator:
         """Until when this operator vouches for a quote, Unix seconds: not past its collateral."""
         return min(self._clock() + self._policy.registration_ttl, verified.valid_until)
 
-    def _own_challenge(self, evidence: Evidence, now: int, use_for: bytes | None) -> None:
+    def _judging(self) -> NodeTpms:
+        if self._tpms is None:
+            raise TpmNotConfigured
+        return self._tpms
+
+    def _judge_tpm(self, evidence: Evidence | TpmRenewal) -> TpmVerdict | None:
+        if self._tpms is None:
+            return None
+        nonce = challenge_nonce(evidence.challenges)
+        return self._tpms.judge(evidence.node_id, evidence.enclave_key, nonce, evidence.tpm)
+
+    def _require_active(self, node_id: int) -> None:
+        if not self._chain.is_node_active(node_id):
+            raise NodeUnknown(node_id, "is not registered and active")
+
+    def _own_challenge(
+        self, evidence: Evidence | TpmRenewal, now: int, use_for: bytes | None
+    ) -> None:
         """Find the own, live challenge in the evidence; `use_for` binds it to an attestation."""
         if len(set(evidence.challenges)) != len(evidence.challenges):
             raise StaleChallenge("a challenge is given twice")

@@ -18,7 +18,7 @@ from oracle.messages import MAX_RECEIPTS
 from settlement.contracts import MAX_BATCH
 from settlement.deployment import REAL_CHAINS
 from settlement.signer import refuse_known_key
-from settlement.types import Address
+from settlement.types import Address, Bytes32
 
 MIN_TOKEN = 32
 GWEI = 10**9
@@ -62,6 +62,10 @@ class OracleSettings(BaseSettings):
     `require_api_key`: whether the API is closed to whoever has no key; unless set, it is where
     `host` can be reached from other machines. `rate_per_key` and `rate_per_address` are how many
     requests, and receipts in them, one key or one address without a key may bring.
+
+    TPM evidence is judged where `tpm_roots_file` (PEM, endorsement roots) and `tpm_policies_file`
+    (JSON of `NodePolicies`) are given, and no enclave counts without it where `tpm_required`.
+    `tpm_revoked_keys` are SHA-256 digests of endorsement keys; a verdict lasts `tpm_ttl`.
     """
 
     model_config = SettingsConfigDict(env_prefix="RAPHA_ORACLE_", frozen=True, extra="ignore")
@@ -97,6 +101,11 @@ class OracleSettings(BaseSettings):
     pccs_refresh: int = Field(default=6 * 3600, gt=0)
     min_tcb_evaluation: int = Field(default=0, ge=0)
     dev_root_file: Path | None = None
+    tpm_roots_file: Path | None = None
+    tpm_policies_file: Path | None = None
+    tpm_revoked_keys: frozenset[Bytes32] = frozenset()
+    tpm_required: bool = False
+    tpm_ttl: int = Field(default=24 * 3600, gt=0, le=7 * 24 * 3600)
     tcb_allowances: tuple[TcbAllowance, ...] = ()
     registration_ttl: int = Field(default=7 * 24 * 3600, gt=0, le=30 * 24 * 3600)
     challenge_ttl: int = Field(default=600, gt=0)
@@ -154,6 +163,10 @@ class OracleSettings(BaseSettings):
             raise ValueError("min_tip is above max_fee")
         if (self.collateral_file is None) == (self.pccs_url is None):
             raise ValueError("collateral comes from collateral_file or from pccs_url, not both")
+        if (self.tpm_roots_file is None) != (self.tpm_policies_file is None):
+            raise ValueError("TPMs are judged by tpm_roots_file and tpm_policies_file together")
+        if self.tpm_required and self.tpm_roots_file is None:
+            raise ValueError("tpm_required needs tpm_roots_file and tpm_policies_file")
         return self
 
     @property

@@ -10,6 +10,8 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
+from oracle.attestation.tpm.evidence import TpmVerdict
+from oracle.attestation.tpm.routable import EnclaveVerdict, Routability, routability
 from oracle.decide import Reason
 from oracle.errors import (
     AuthorizationLate,
@@ -37,6 +39,7 @@ from oracle.store.tables import (
     JobRow,
     ReceiptRow,
 )
+from oracle.tpm import NodeTpms
 from oracle.verdicts import (
     best,
     chain_time,
@@ -77,10 +80,18 @@ class Verified:
 class Intake:
     """Takes in what clients bring, and tells them where it stands."""
 
-    def __init__(self, store: Store, deployment: Deployment, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        deployment: Deployment,
+        clock: Callable[[], int],
+        tpms: NodeTpms | None = None,
+    ) -> None:
+        """Without `tpms` a node is routable by its enclave alone."""
         self._store = store
         self._deployment = deployment
         self._clock = clock
+        self._tpms = tpms
 
     def verify(self, signed: SignedReceipt) -> Verified:
         """Find out who signed a receipt. Needs no database.
@@ -232,7 +243,7 @@ class Intake:
         )
 
     def nodes(self) -> list[NodeStatus]:
-        """All registered enclave keys by node; of one node valid ones first, then by expiry."""
+        """All registered enclave keys by node; of one routable ones first, then by expiry."""
         with self._store.read() as session:
             now = max(self._clock(), chain_time(session))
             statuses = []
@@ -240,6 +251,7 @@ class Intake:
                 fact = enclave_fact(session, row.enclave_key)
                 evidence = session.get(AttestationRow, row.attestation_digest)
                 allowed = fact is not None and fact.measurement_allowed
+                routable, tpm = self._standing(session, row, now, allowed=allowed)
                 statuses.append(
                     NodeStatus(
                         node_id=row.node_id,
@@ -249,9 +261,16 @@ class Intake:
                         expiry=row.expiry,
                         revoked=row.revoked,
                         valid=allowed and not row.revoked and now < row.expiry,
+                        routable=routable.routable,
+                        routable_until=routable.until,
+                        reasons=tuple(routable.reasons),
+                        tpm_valid_until=tpm.valid_until if tpm else None,
                     )
                 )
-        return sorted(statuses, key=lambda s: (s.node_id, not s.valid, -s.expiry, s.enclave_key))
+        return sorted(
+            statuses,
+            key=lambda s: (s.node_id, not s.routable, not s.valid, -s.expiry, s.enclave_key),
+        )
 
     def node(self, node_id: int) -> NodeStatus:
         """The node's best enclave key. Raises NodeUnknown."""
@@ -259,6 +278,28 @@ class Intake:
             if status.node_id == node_id:
                 return status
         raise NodeUnknown(node_id, "has no registered enclave")
+
+    def _standing(
+        self, session: Session, row: EnclaveRow, now: int, *, allowed: bool
+    ) -> tuple[Routability, TpmVerdict | None]:
+        enclave = EnclaveVerdict(
+            node_id=row.node_id,
+            verified_at=0,  # the finalized chain knows it, so it counts already
+            valid_until=row.expiry,
+            revoked=row.revoked or not allowed,
+        )
+        if self._tpms is not None:
+            return self._tpms.standing(session, enclave, row.enclave_key, now)
+        routable = routability(
+            row.node_id,
+            enclave=enclave,
+            tpm=None,
+            enrolled_ak=None,
+            policy_digest=bytes(32),
+            now=now,
+            tpm_required=False,
+        )
+        return routable, None
 
     def _displaces(self, row: EscrowRow, terms: JobTerms, new: Authorization) -> bool:
         if row.status == Status.REJECTED:

@@ -21,8 +21,15 @@ from settlement.errors import RaphaError
 MAX_BODY = 64 * 1024
 """Bytes: evidence with the longest quote fits twice."""
 
-LONGER_BODIES = {"/v1/receipts/batch": MAX_RECEIPTS * 1024}
-"""Bytes, for the routes whose honest bodies are longer: a receipt has about 500."""
+MAX_EVIDENCE = 640 * 1024
+"""Bytes, where evidence may bring a TPM's event log (256 KiB, in hex)."""
+
+LONGER_BODIES = {
+    "/v1/receipts/batch": MAX_RECEIPTS * 1024,
+    "/v1/attestations": MAX_EVIDENCE,
+    "/v1/committee/": MAX_EVIDENCE,
+}
+"""Bytes, by how a path begins, where honest bodies are longer: a receipt has about 500."""
 
 BODY_TIMEOUT = 15.0
 """Seconds in which a body has to be here."""
@@ -63,6 +70,12 @@ class RateLimits:
     def _pause(self, limit: RateLimitItem, who: str) -> int:
         reset = self._counted.get_window_stats(limit, who).reset_time
         return max(1, math.ceil(reset - time.time()))
+
+
+def limit_of(path: str) -> int:
+    """The longest body that a path takes, bytes."""
+    longer = (limit for begin, limit in LONGER_BODIES.items() if path.startswith(begin))
+    return next(longer, MAX_BODY)
 
 
 def address_of(scope: Scope) -> str:
@@ -141,7 +154,7 @@ class BodyLimit:
             return
         try:
             async with asyncio.timeout(self._timeout):
-                body = await _read(receive, LONGER_BODIES.get(scope["path"], MAX_BODY), scope)
+                body = await _read(receive, limit_of(scope["path"]), scope)
         except BodyTooLarge as refusal:
             await self._refuse(refusal, scope, receive, send)
             return

@@ -5,11 +5,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, WithJsonSchema
 
+from oracle.attestation.tpm.enrolment import Activation, ActivationAnswer, EnrolmentRequest
+from oracle.attestation.tpm.quote import TpmQuote
 from settlement.models import Authorization, EnclaveRegistration, JobTerms, Receipt, SignedReceipt
 from settlement.types import Address, Bytes32, Frozen, HexData, Signature, UInt64, Usdc
 
 MAX_CHALLENGES = 32
 """The most operators whose challenges one nonce may carry."""
+
+MAX_EVENT_LOG = 256 * 1024
+"""Bytes of an event log that comes with a TPM quote; logs of real machines are shorter."""
 
 
 MAX_RECEIPTS = 500
@@ -75,15 +80,28 @@ class ChallengeRequest(Frozen):
     enclave_key: Address
 
 
+class TpmWanted(Frozen):
+    """What an operator wants of a node's TPM: a quote over exactly these PCRs (``sha256:8,9``).
+
+    Where it is `required`, no enclave counts without it; with `event_log` not without the log.
+    """
+
+    required: bool
+    selection: str
+    event_log: bool
+
+
 class ChallengeSet(Frozen):
     """The operators' challenges, and the nonce that the quote has to carry.
 
-    `nonce` is keccak-256 over the sorted challenges; `expires_at` is Unix seconds.
+    `nonce` is keccak-256 over the sorted challenges; `expires_at` is Unix seconds. `tpm` says what
+    the relaying operator wants of the node's TPM, None where it judges none.
     """
 
     challenges: tuple[Bytes32, ...] = Field(min_length=1, max_length=MAX_CHALLENGES)
     nonce: Bytes32
     expires_at: UInt64
+    tpm: TpmWanted | None = None
 
 
 class PeerChallenge(Frozen):
@@ -93,10 +111,18 @@ class PeerChallenge(Frozen):
     expires_at: UInt64
 
 
+class TpmEvidence(Frozen):
+    """The TPM's part of a node's case: its quote over `quote_nonce`, and what was measured."""
+
+    quote: TpmQuote
+    event_log: HexData | None = Field(default=None, max_length=MAX_EVENT_LOG)
+
+
 class Evidence(Frozen):
     """An enclave's case: its quote and all that the quote's `report_data` is to bind.
 
-    `encryption_key` is the raw X25519 public key, `challenges` those of the `ChallengeSet`.
+    `encryption_key` is the raw X25519 public key, `challenges` those of the `ChallengeSet`. `tpm`
+    is over the same challenges; operators who judge no TPMs leave it alone.
     """
 
     node_id: UInt64 = Field(gt=0)
@@ -105,6 +131,41 @@ class Evidence(Frozen):
     configuration: Bytes32
     challenges: tuple[Bytes32, ...] = Field(min_length=1, max_length=MAX_CHALLENGES)
     quote: HexData = Field(max_length=16_384)
+    tpm: TpmEvidence | None = None
+
+
+class TpmRenewal(Frozen):
+    """Fresh evidence of the TPM alone, for an enclave key that is registered already."""
+
+    node_id: UInt64 = Field(gt=0)
+    enclave_key: Address
+    challenges: tuple[Bytes32, ...] = Field(min_length=1, max_length=MAX_CHALLENGES)
+    tpm: TpmEvidence
+
+
+class ActivationSet(Frozen):
+    """An activation by each operator that made one; `refusals` says by peer why others did not."""
+
+    activations: tuple[Activation, ...] = Field(min_length=1, max_length=MAX_CHALLENGES)
+    refusals: dict[str, str]
+
+
+class ActivationAnswers(Frozen):
+    """The answers to an `ActivationSet`; each operator takes its own."""
+
+    answers: tuple[ActivationAnswer, ...] = Field(min_length=1, max_length=MAX_CHALLENGES)
+
+
+class TpmStatus(Frozen):
+    """What one operator holds of a node's TPM until `valid_until` (Unix seconds).
+
+    That is the enrolled key after an enrolment, and the verdict after evidence. `refusals` says by
+    peer why another operator did not come to the same; it needs the node to try again.
+    """
+
+    node_id: UInt64
+    valid_until: UInt64
+    refusals: dict[str, str] = Field(default_factory=dict)
 
 
 class AttestationStatus(Frozen):
@@ -145,6 +206,10 @@ class NodeStatus(Frozen):
 
     `encryption_key` is known for evidence that came through this oracle. `valid`: may sign receipts
     now, which is unexpired, unrevoked and with an allowed measurement. `expiry` is Unix seconds.
+
+    `routable`: may be given work now, up to `routable_until`, since enclave and, where the operator
+    requires it, TPM evidence both count; `reasons` says all that speaks against it
+    (`oracle.attestation.tpm.routable.NotRoutable`). `tpm_valid_until` is the last TPM verdict's.
     """
 
     node_id: UInt64
@@ -154,6 +219,10 @@ class NodeStatus(Frozen):
     expiry: UInt64
     revoked: bool
     valid: bool
+    routable: bool = False
+    routable_until: UInt64 | None = None
+    reasons: tuple[str, ...] = ()
+    tpm_valid_until: UInt64 | None = None
 
 
 class EscrowRequest(Frozen):
@@ -287,7 +356,12 @@ class JobStatus(Frozen):
 __all__ = [
     "HEARTBEAT",
     "MAX_CHALLENGES",
+    "MAX_EVENT_LOG",
     "MAX_RECEIPTS",
+    "Activation",
+    "ActivationAnswer",
+    "ActivationAnswers",
+    "ActivationSet",
     "AttestationStatus",
     "Authorization",
     "ChallengeRequest",
@@ -295,6 +369,7 @@ __all__ = [
     "Change",
     "ChangeKind",
     "EnclaveRegistration",
+    "EnrolmentRequest",
     "EscrowRequest",
     "EscrowStatus",
     "Evidence",
@@ -315,4 +390,9 @@ __all__ = [
     "SignatureRequest",
     "SignedReceipt",
     "Status",
+    "TpmEvidence",
+    "TpmQuote",
+    "TpmRenewal",
+    "TpmStatus",
+    "TpmWanted",
 ]

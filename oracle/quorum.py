@@ -13,13 +13,18 @@ from oracle.committee import Operator, challenge_nonce
 from oracle.errors import AttestationUnknown, ChainUnavailable, QuorumNotReached
 from oracle.facts import Chain
 from oracle.messages import (
+    ActivationAnswers,
+    ActivationSet,
     AttestationStatus,
     ChallengeRequest,
     ChallengeSet,
+    EnrolmentRequest,
     Evidence,
     SignatureAnswer,
     SignatureRequest,
     Status,
+    TpmRenewal,
+    TpmStatus,
 )
 from oracle.relayer import Signatures
 from oracle.store.database import Store
@@ -68,7 +73,38 @@ class Quorum:
             challenges=challenges,
             nonce=challenge_nonce(challenges),
             expires_at=min(answer.expires_at for answer in answers),
+            tpm=self._operator.wanted_tpm(request.node_id),
         )
+
+    def enrol(self, request: EnrolmentRequest) -> ActivationSet:
+        """An activation of this operator and of each peer that makes one: each enrols by itself.
+
+        Raises:
+            InvalidInput: by name, when this operator itself refuses (`Operator.enrol`).
+        """
+        own = self._operator.enrol(request)
+        answers, refusals = self._ask_peers(lambda peer: peer.enrol_tpm(request))
+        return ActivationSet(activations=(own, *answers), refusals=refusals)
+
+    def activate(self, answers: ActivationAnswers) -> TpmStatus:
+        """End the enrolment here and at the peers, each of which takes the answer to its own.
+
+        Raises:
+            InvalidInput: by name, when this operator itself refuses (`Operator.activate`).
+        """
+        own = self._operator.activate(answers)
+        _, refusals = self._ask_peers(lambda peer: peer.activate_tpm(answers))
+        return own.model_copy(update={"refusals": refusals})
+
+    def renew_tpm(self, renewal: TpmRenewal) -> TpmStatus:
+        """Have fresh TPM evidence checked here and by the peers.
+
+        Raises:
+            InvalidInput: by name, when this operator itself refuses (`Operator.renew_tpm`).
+        """
+        own = self._operator.renew_tpm(renewal)
+        _, refusals = self._ask_peers(lambda peer: peer.renew_tpm(renewal))
+        return own.model_copy(update={"refusals": refusals})
 
     def submit(self, evidence: Evidence) -> AttestationStatus:
         """Examine evidence and keep it; its signatures are collected by `tick`.

@@ -42,6 +42,7 @@ from oracle.signers.configured import configured_signers
 from oracle.store.database import Store
 from oracle.store.leases import Leader, Lease, Leases
 from oracle.store.tables import CursorRow
+from oracle.tpm import NodeTpms, TpmPolicy, read_policies, read_roots
 from oracle.transactions import FeePolicy
 from oracle.watcher import Watcher
 from settlement.deployment import Deployment, load_deployment
@@ -266,7 +267,8 @@ def build(settings: OracleSettings, clock: Callable[[], int] = wall_clock) -> Se
         development_root=root,
     )
     policy = CommitteePolicy(settings.registration_ttl, settings.challenge_ttl)
-    operator = Operator(store, chain, deployment, verifier, operator_account, policy, clock)
+    tpms = _tpms(settings, store, deployment, clock)
+    operator = Operator(store, chain, deployment, verifier, operator_account, policy, clock, tpms)
     peers: tuple[PeerClient, ...] = ()
     quorum, relayer = None, None
     if signers:
@@ -280,7 +282,7 @@ def build(settings: OracleSettings, clock: Callable[[], int] = wall_clock) -> Se
     return Service(
         store=store,
         chain=chain,
-        intake=Intake(store, deployment, clock),
+        intake=Intake(store, deployment, clock, tpms),
         operator=operator,
         watcher=Watcher(store.fenced(leaders["watcher"].guard), chain, deployment),
         peer_token=token,
@@ -323,6 +325,21 @@ def policy_of(settings: OracleSettings) -> RelayPolicy:
         gas=GasPolicy(alarm_batches=settings.alarm_batches, max_batch=settings.max_batch),
         max_in_flight=settings.max_in_flight,
         patience=settings.patience,
+    )
+
+
+def _tpms(
+    settings: OracleSettings, store: Store, deployment: Deployment, clock: Callable[[], int]
+) -> NodeTpms | None:
+    if settings.tpm_roots_file is None or settings.tpm_policies_file is None:
+        return None
+    return NodeTpms(
+        store,
+        deployment,
+        read_roots(settings.tpm_roots_file, settings.tpm_revoked_keys),
+        read_policies(settings.tpm_policies_file),
+        TpmPolicy(settings.tpm_ttl, settings.challenge_ttl, settings.tpm_required),
+        clock,
     )
 
 

@@ -37,6 +37,7 @@ from scripts.chain import (
     free_port,
     rpc,
 )
+from scripts.devtpm import DevTpm, is_installed
 from settlement.client import Settlement
 from settlement.deploy import DeploymentParameters, deploy, deploy_test_usdc
 from settlement.deployment import Deployment
@@ -257,8 +258,18 @@ class Localnet:
         """From now on a block each second, as on a live chain."""
         rpc(self.w3, "evm_setIntervalMining", BLOCK_SECONDS)
 
+    def start_tpm(self) -> None:
+        """Give the node's machine a TPM that the operators require, where swtpm is installed."""
+        self.tpm = DevTpm(self.folder / "tpm") if is_installed() else None
+        if self.tpm is None:
+            return
+        self._spawn("tpm", self.tpm.command, {})
+        self.wait("the TPM's start", self.tpm.answers, START_SECONDS)
+        self.tpm.provision(measurement())
+
     def start_oracles(self) -> None:
         """Start the operators; the first relays and asks the others for their signatures."""
+        self.start_tpm()
         platform = self.folder / "platform"
         DevPlatform.open(platform, int(time.time()), chain_id=CHAIN_ID)
         token = self._secret("peer-token", secrets.token_hex(32))
@@ -277,6 +288,7 @@ class Localnet:
                 "COLLATERAL_FILE": str(platform / "collateral.json"),
                 "POLL_INTERVAL": "0.5",
                 "RELAY": "false",
+                **(self.tpm.operator_settings() if self.tpm else {}),
             }
             if name == names[0]:
                 environment |= {
@@ -329,6 +341,7 @@ class Localnet:
             "PRICE_PER_EPOCH": str(self.price_per_epoch),
             # each settlement costs gas: about one per block is live enough
             "RECEIPT_INTERVAL_SECONDS": "2",
+            **(self.tpm.node_settings() if self.tpm else {}),
             **self.node_environment,
         }
         self._spawn("node", [_program("rapha-edge"), "run"], _prefixed("EDGE", environment))

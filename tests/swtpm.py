@@ -20,6 +20,7 @@ from oracle.attestation.tpm.enrolment import (
     Enrolment,
     EnrolmentRequest,
     MemoryActivations,
+    activation_proof,
 )
 from oracle.attestation.tpm.quote import PcrValues, TpmQuote
 from oracle.attestation.tpm.structures import Bank, Selection, parse_public, selection_text
@@ -79,7 +80,9 @@ class Swtpm:
         self.run("tpm2_flushcontext", "-t")
         return Key(context, self.read(f"{context}.pub"))
 
-    def activate(self, ek: Key, ak: Key, activation: Activation) -> ActivationAnswer:
+    def activate(
+        self, ek: Key, ak: Key, activation: Activation, node_id: int = 7
+    ) -> ActivationAnswer:
         """Let the TPM open a credential, by TPM2_ActivateCredential."""
         header = bytes.fromhex("badcc0de00000001")
         blob = header + activation.credential_blob + activation.encrypted_secret
@@ -92,7 +95,10 @@ class Swtpm:
         finally:
             self.run("tpm2_flushcontext", "session")
             self.run("tpm2_flushcontext", "-t")
-        return ActivationAnswer(challenge_id=activation.challenge_id, secret=self.read("secret"))
+        proof = activation_proof(
+            self.read("secret"), challenge_id=activation.challenge_id, node_id=node_id
+        )
+        return ActivationAnswer(challenge_id=activation.challenge_id, proof=proof)
 
     def extend(self, pcr: int, digests: Mapping[Bank, bytes]) -> None:
         """Measure one event."""
@@ -206,7 +212,7 @@ class Node:
         activation = self.vendor.enrolment.begin(
             self.vendor.request(self.ek, self.ak, node_id), NOW
         )
-        answer = self.tpm.activate(self.ek, self.ak, activation)
+        answer = self.tpm.activate(self.ek, self.ak, activation, node_id)
         return self.vendor.enrolment.finish(answer, NOW + 1)
 
 

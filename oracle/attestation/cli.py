@@ -14,6 +14,9 @@ from rich.text import Text
 
 from oracle.attestation.collateral import CollateralSource, FileCollateral
 from oracle.attestation.explain import QuoteField, explain
+from oracle.attestation.identity.reclaim import MAX_PROOF
+from oracle.attestation.identity.report import examine_identity
+from oracle.attestation.identity.settings import load_identity_settings
 from oracle.attestation.pccs import INTEL_PCS, PccsClient, PccsCollateral
 from oracle.attestation.policy import TcbPolicy
 from oracle.attestation.report import Check, Outcome, examine
@@ -107,6 +110,43 @@ def verify(
         raise typer.Exit(1)
 
 
+@app.command()
+def identity(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A Reclaim proof (JSON); - reads it from input.")
+    ],
+    settings: Annotated[
+        Path | None,
+        typer.Option(help="Pinned attestors and templates as JSON; without it the built-in ones."),
+    ] = None,
+    wallet: Annotated[
+        str | None, typer.Option(help="The wallet that the proof has to be made for.")
+    ] = None,
+    purpose: Annotated[
+        str | None, typer.Option(help="The message that the proof has to carry.")
+    ] = None,
+    at: Annotated[
+        int | None, typer.Option(help="Judge as of this time (Unix seconds), not as of now.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check an identity proof (zkTLS), offline; exit code 1 when it is refused."""
+    report = examine_identity(
+        _text(file),
+        load_identity_settings(settings),
+        wallet=wallet,
+        purpose=purpose,
+        now=int(time.time()) if at is None else at,
+    )
+    if as_json:
+        typer.echo(report.model_dump_json())
+    else:
+        for name, value in report.model_dump(mode="json", exclude_none=True).items():
+            typer.echo(f"{name:10}{', '.join(value) if isinstance(value, list) else value}")
+    if not report.accepted:
+        raise typer.Exit(1)
+
+
 def main() -> None:
     """`rapha` with this group alone: typed errors become one line and exit code 2."""
     rapha = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -132,6 +172,14 @@ def _read(file: Path) -> bytes:
         return bytes.fromhex(data.decode("ascii").strip().removeprefix("0x"))
     except ValueError:
         return data  # not hex, so it is the quote itself
+
+
+def _text(file: Path) -> str:
+    data = sys.stdin.buffer.read(MAX_PROOF * 4 + 1) if str(file) == "-" else _bytes_of(file)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{file} is not text, and no identity proof") from None
 
 
 def _bytes_of(file: Path) -> bytes:

@@ -229,12 +229,25 @@ class TooManyActivations(RaphaError, RuntimeError):
 
 
 class AttestationKeyNotEnrolled(TpmRefused):
-    """The quote is by another key than the one that was enrolled for the node."""
+    """The quote is by another key than the one that was enrolled for the node.
+
+    The keys' names stay out of the message: it goes into logs, and they tell which TPM it is.
+    """
 
     def __init__(self, name: bytes, enrolled: bytes) -> None:
-        self.name = name
-        self.enrolled = enrolled
-        super().__init__(f"the quote comes with key 0x{name.hex()}, enrolled is 0x{enrolled.hex()}")
+        self._name = name
+        self._enrolled = enrolled
+        super().__init__("the quote comes with another key than the enrolled one; enrol it first")
+
+    @property
+    def name(self) -> bytes:
+        """The name of the key that the quote came with."""
+        return self._name
+
+    @property
+    def enrolled(self) -> bytes:
+        """The name of the key that is enrolled."""
+        return self._enrolled
 
 
 class TpmSchemeMismatch(TpmRefused):
@@ -292,6 +305,70 @@ class NodeModelUnknown(TpmRefused):
     def __init__(self, model: str) -> None:
         self.model = model
         super().__init__(f"no PCR policy for node model {model!r}")
+
+
+class NodeUnassigned(TpmRefused):
+    """The operator's policies do not say which model the node is."""
+
+    def __init__(self, node_id: int) -> None:
+        self.node_id = node_id
+        super().__init__(f"no node model is assigned to node {node_id}")
+
+
+class TpmNotConfigured(RaphaError, RuntimeError):
+    """This operator knows neither endorsement roots nor PCR policies, so it judges no TPM."""
+
+    def __init__(self) -> None:
+        super().__init__("this operator judges no TPM evidence; it has no roots and policies")
+
+
+class TpmEvidenceMissing(TpmRefused):
+    """This operator vouches for no enclave without its machine's TPM."""
+
+    def __init__(self, node_id: int) -> None:
+        self.node_id = node_id
+        super().__init__(f"the evidence of node {node_id} needs a TPM quote here")
+
+
+class EventLogMissing(TpmRefused):
+    """This operator takes TPM quotes only with the event log that explains them."""
+
+    def __init__(self, node_id: int) -> None:
+        self.node_id = node_id
+        super().__init__(f"the TPM quote of node {node_id} needs its event log here")
+
+
+class TpmNotEnrolled(TpmRefused):
+    """No attestation key is enrolled for the node here, or it does not count any more."""
+
+    def __init__(self, node_id: int) -> None:
+        self.node_id = node_id
+        super().__init__(f"node {node_id} has no enrolled TPM here; enrol it first")
+
+
+class TpmNotPinned(TpmRefused):
+    """The operator expects another TPM in this node."""
+
+    def __init__(self, node_id: int) -> None:
+        self.node_id = node_id
+        super().__init__(f"node {node_id} is pinned to another TPM here")
+
+
+class NodeHasAnotherTpm(TpmRefused):
+    """Another TPM is enrolled for the node; only its operator can let a new one in."""
+
+    def __init__(self, node_id: int) -> None:
+        self.node_id = node_id
+        super().__init__(
+            f"another TPM is enrolled for node {node_id}; have the operator forget it first"
+        )
+
+
+class TpmOfAnotherNode(TpmRefused):
+    """The TPM is enrolled for another node: one TPM is one node's."""
+
+    def __init__(self) -> None:
+        super().__init__("this TPM is enrolled for another node; have the operator forget it first")
 
 
 class PcrUnknown(TpmRefused):

@@ -15,6 +15,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 from oracle.store import intake_tables as intake_tables  # its tables belong to the metadata
+from oracle.store import tpm as tpm_tables  # noqa: F401 - so do its
 
 BUSY_TIMEOUT = 10_000
 """Milliseconds that a connection waits for another one's write."""

@@ -131,14 +131,7 @@ class IdentityVerifier:
         if owner is None:
             raise InvalidInput(f"{wallet!r} is not a wallet's address")
         claim = chosen.read(proof)
-        if _address(claim.wallet) != owner:
-            raise WalletMismatch(owner)
-        if claim.purpose != self._purpose:
-            raise PurposeMismatch(self._purpose)
-        if claim.issued_at > now + CLOCK_SKEW:
-            raise ProofFromFuture(claim.issued_at, now)
-        if now - claim.issued_at > self._max_age:
-            raise ProofExpired(now - claim.issued_at, self._max_age)
+        check_claim(claim, wallet=owner, purpose=self._purpose, max_age=self._max_age, now=now)
         return Identity(
             provider=provider,
             site=claim.site,
@@ -153,6 +146,32 @@ class IdentityVerifier:
     def _nullifier(self, claim: ProvenClaim) -> bytes:
         account = json.dumps(["rapha.identity.v1", claim.site, claim.subject])
         return hmac.digest(self._key, account.encode(), "sha256")
+
+
+def check_claim(
+    claim: ProvenClaim, *, wallet: str | None, purpose: str | None, max_age: int, now: int
+) -> None:
+    """Check a genuine claim's binding and its age (seconds) at `now` (Unix seconds).
+
+    A wallet or a purpose of None is not checked.
+
+    Raises:
+        WalletMismatch, PurposeMismatch: when it was made for somebody or something else.
+        ProofExpired, ProofFromFuture: when its time is not now.
+        InvalidInput: when `wallet` is not an address.
+    """
+    if wallet is not None:
+        owner = _address(wallet)
+        if owner is None:
+            raise InvalidInput(f"{wallet!r} is not a wallet's address")
+        if _address(claim.wallet) != owner:
+            raise WalletMismatch(owner)
+    if purpose is not None and claim.purpose != purpose:
+        raise PurposeMismatch(purpose)
+    if claim.issued_at > now + CLOCK_SKEW:
+        raise ProofFromFuture(claim.issued_at, now)
+    if now - claim.issued_at > max_age:
+        raise ProofExpired(now - claim.issued_at, max_age)
 
 
 def refuse_taken(identity: Identity, holder: str | None) -> None:

@@ -66,6 +66,10 @@ class EndorsementRoots:
         self._store = verification.Store(certificates)
         self._revoked_keys = revoked_keys
 
+    def is_revoked(self, key_digest: bytes) -> bool:
+        """Whether the TPM with this endorsement key's word is not taken (any more)."""
+        return key_digest in self._revoked_keys
+
     def verify(
         self, certificate: bytes, intermediates: Sequence[bytes], public: PublicArea, now: int
     ) -> Endorsement:
@@ -83,7 +87,7 @@ class EndorsementRoots:
         ):
             raise EndorsementCertificateRefused("key", "it is for another key")
         key_digest = sha256(key).digest()
-        if key_digest in self._revoked_keys:
+        if self.is_revoked(key_digest):
             raise EndorsementCertificateRefused("revocation", "the key is revoked here")
         return Endorsement(
             certificate_digest=sha256(certificate).digest(),
@@ -105,7 +109,9 @@ class EndorsementRoots:
         try:
             return verifier.verify(leaf, intermediates).chain
         except verification.VerificationError as error:
-            raise EndorsementCertificateRefused("chain", " ".join(str(error).split())) from error
+            # Without the certificates that the library names there: they tell which TPM it is.
+            reason = str(error).partition(" (encountered processing")[0]
+            raise EndorsementCertificateRefused("chain", " ".join(reason.split())) from error
 
 
 def _certificate(der: bytes) -> x509.Certificate:

@@ -22,6 +22,16 @@ from oracle.attestation.tpm.structures import parse_public
 from settlement.types import Bytes32, Frozen, HexData, UInt64
 
 _SECRET = 32
+_PROOF_TAG = b"rapha.tpm.enrolment.v1"
+
+
+def activation_proof(secret: bytes, *, challenge_id: bytes, node_id: int) -> bytes:
+    """What a node answers an activation with: it knows the secret, and means to be this node.
+
+    An HMAC-SHA-256 by the secret, so that nobody who passes the messages on can have the TPM
+    enrolled for another node than the one whose TPM it is.
+    """
+    return hmac.digest(secret, _PROOF_TAG + challenge_id + node_id.to_bytes(8, "big"), "sha256")
 
 
 class EnrolmentRequest(Frozen):
@@ -48,10 +58,10 @@ class Activation(Frozen):
 
 
 class ActivationAnswer(Frozen):
-    """The secret that the node's TPM found in an activation."""
+    """The `activation_proof` by the secret that the node's TPM found in an activation."""
 
     challenge_id: Bytes32
-    secret: HexData = Field(max_length=64)
+    proof: Bytes32
 
 
 class EnrolledKey(Frozen):
@@ -72,21 +82,27 @@ class EnrolledKey(Frozen):
 
 @dataclass(frozen=True)
 class OpenActivation:
-    """What the verifier remembers of an activation. The secret itself is not kept."""
+    """What the verifier remembers of an activation. Neither secret nor proof is kept."""
 
     challenge_id: bytes
     node_id: int
     ak_name: bytes
     endorsement: Endorsement
-    secret_digest: bytes
+    proof_digest: bytes
     expires_at: int
+
+    @property
+    def owner(self) -> tuple[int, bytes]:
+        """Node and endorsement key, of which one activation is open at a time: another's TPM
+        cannot displace the node's own."""
+        return self.node_id, self.endorsement.key_digest
 
 
 class ActivationStore(Protocol):
     """Where open activations are kept."""
 
     def put(self, activation: OpenActivation, now: int) -> None:
-        """Keep it, in place of an earlier one of the same node.
+        """Keep it, in place of an earlier one of the same node and endorsement key.
 
         Raises:
             TooManyActivations: when no more can be kept for now.
@@ -105,12 +121,12 @@ class MemoryActivations:
         self._lock = Lock()
 
     def put(self, activation: OpenActivation, now: int) -> None:
-        """Keep it, in place of an earlier one of the same node; forget what has expired."""
+        """Keep it, in place of an earlier one of node and key; forget what has expired."""
         with self._lock:
             self._open = {
                 key: other
                 for key, other in self._open.items()
-                if other.expires_at > now and other.node_id != activation.node_id
+                if other.expires_at > now and other.owner != activation.owner
             }
             if len(self._open) >= self._capacity:
                 raise TooManyActivations(min(a.expires_at for a in self._open.values()))
@@ -131,6 +147,17 @@ class Enrolment:
         self._activations = activations
         self._ttl = ttl
 
+    def endorse(self, request: EnrolmentRequest, now: int) -> Endorsement:
+        """Check the endorsement key of a request at `now` (Unix seconds).
+
+        Raises:
+            TpmMalformed: when its public area cannot be read.
+            EndorsementCertificateRefused: when the certificate does not vouch for the key.
+        """
+        return self._roots.verify(
+            request.ek_certificate, request.intermediates, parse_public(request.ek_public), now
+        )
+
     def begin(self, request: EnrolmentRequest, now: int) -> Activation:
         """Check the keys at `now` (Unix seconds) and make a credential for them.
 
@@ -140,21 +167,21 @@ class Enrolment:
             EndorsementKeyUnfit, AttestationKeyUnfit: when a key is not what it must be.
             TooManyActivations: when too many enrolments are open.
         """
+        endorsement = self.endorse(request, now)
         endorsement_key = parse_public(request.ek_public)
-        endorsement = self._roots.verify(
-            request.ek_certificate, request.intermediates, endorsement_key, now
-        )
         attestation_key = parse_public(request.ak_public)
         check_attestation_key(attestation_key)
 
         secret = secrets.token_bytes(_SECRET)
         credential = make_credential(endorsement_key, attestation_key.name, secret)
+        challenge_id = secrets.token_bytes(32)
+        proof = activation_proof(secret, challenge_id=challenge_id, node_id=request.node_id)
         activation = OpenActivation(
-            challenge_id=secrets.token_bytes(32),
+            challenge_id=challenge_id,
             node_id=request.node_id,
             ak_name=attestation_key.name,
             endorsement=endorsement,
-            secret_digest=sha256(secret).digest(),
+            proof_digest=sha256(proof).digest(),
             expires_at=now + self._ttl,
         )
         self._activations.put(activation, now)
@@ -171,14 +198,14 @@ class Enrolment:
         Raises:
             ActivationUnknown: when no such activation is open.
             ActivationExpired: when it was open for too long.
-            CredentialMismatch: when the answer is not the secret.
+            CredentialMismatch: when the answer is not the proof.
         """
         activation = self._activations.take(answer.challenge_id)
         if activation is None:
             raise ActivationUnknown(answer.challenge_id)
         if now >= activation.expires_at:
             raise ActivationExpired(activation.expires_at, now)
-        if not hmac.compare_digest(sha256(answer.secret).digest(), activation.secret_digest):
+        if not hmac.compare_digest(sha256(answer.proof).digest(), activation.proof_digest):
             raise CredentialMismatch
         return EnrolledKey(
             node_id=activation.node_id,

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from oracle.attestation.errors import (
     NodeModelUnknown,
+    NodeUnassigned,
     PcrMissing,
     PcrNotAllowed,
     PcrUnknown,
@@ -16,7 +17,7 @@ from oracle.attestation.errors import (
 from oracle.attestation.tpm.quote import PcrDigest
 from oracle.attestation.tpm.structures import Bank
 from settlement.errors import InvalidInput
-from settlement.types import Frozen, UInt64
+from settlement.types import Bytes32, Frozen, UInt64
 
 POLICY_TAG = keccak(text="rapha.pcr-policy.v1")
 
@@ -115,3 +116,54 @@ class PcrPolicies:
             return self._current[model]
         except KeyError as error:
             raise NodeModelUnknown(model) from error
+
+
+NodeId = Annotated[int, Field(gt=0, lt=2**64)]
+
+
+class NodeTpm(Frozen):
+    """What an operator expects of one node: its model and, where pinned, its very TPM.
+
+    `ek_key_digest` is the SHA-256 of the endorsement key (SubjectPublicKeyInfo).
+    """
+
+    model: str
+    ek_key_digest: Bytes32 | None = None
+
+
+class NodePolicies(Frozen):
+    """An operator's policies, and which node is of which model; the operator's file holds it.
+
+    Nodes that are not named are of `default_model`, if there is one. With `event_log_required`
+    quotes count only with a log that explains them.
+    """
+
+    policies: tuple[PcrPolicy, ...] = Field(min_length=1)
+    nodes: dict[NodeId, NodeTpm] = Field(default_factory=dict)
+    default_model: str | None = None
+    event_log_required: bool = False
+
+    @model_validator(mode="after")
+    def _models_have_policies(self) -> "NodePolicies":
+        known = PcrPolicies(self.policies)
+        models = [node.model for node in self.nodes.values()]
+        for model in [*models, *([self.default_model] if self.default_model else [])]:
+            known.current(model)
+        return self
+
+    def of(self, node_id: int) -> PcrPolicy:
+        """The current policy of a node's model.
+
+        Raises:
+            NodeUnassigned: when nothing says which model the node is.
+        """
+        node = self.nodes.get(node_id)
+        model = node.model if node else self.default_model
+        if model is None:
+            raise NodeUnassigned(node_id)
+        return PcrPolicies(self.policies).current(model)
+
+    def pinned(self, node_id: int) -> bytes | None:
+        """The one endorsement key that the node may have, None where the first one is taken."""
+        node = self.nodes.get(node_id)
+        return node.ek_key_digest if node else None

@@ -55,11 +55,13 @@ def routability(
     enrolled_ak: bytes | None,
     policy_digest: Bytes32,
     now: int,
+    tpm_required: bool = True,
 ) -> Routability:
     """Whether `node_id` may be given work at `now` (Unix seconds), with every reason against it.
 
     `enrolled_ak` is the name of the attestation key that is enrolled for the node now, None when
-    there is none (any more); `policy_digest` is that of its model's current PCR policy.
+    there is none (any more); `policy_digest` is that of its model's current PCR policy. Where the
+    TPM is not required, nothing about it speaks against the node.
     """
     reasons: list[NotRoutable] = []
     if enclave is None:
@@ -73,9 +75,9 @@ def routability(
             reasons.append(NotRoutable.ENCLAVE_NOT_YET_VALID)
         if now >= enclave.valid_until:
             reasons.append(NotRoutable.ENCLAVE_EXPIRED)
-    if tpm is None:
+    if tpm_required and tpm is None:
         reasons.append(NotRoutable.TPM_MISSING)
-    else:
+    elif tpm_required and tpm is not None:
         if tpm.node_id != node_id:
             reasons.append(NotRoutable.TPM_OF_ANOTHER_NODE)
         if tpm.ak_name != enrolled_ak:
@@ -87,6 +89,8 @@ def routability(
         if now >= tpm.valid_until:
             reasons.append(NotRoutable.TPM_EXPIRED)
     until = None
-    if not reasons and enclave is not None and tpm is not None:
-        until = min(enclave.valid_until, tpm.valid_until)
+    if not reasons and enclave is not None:
+        until = enclave.valid_until
+        if tpm_required and tpm is not None:
+            until = min(until, tpm.valid_until)
     return Routability(node_id=node_id, reasons=tuple(reasons), until=until)

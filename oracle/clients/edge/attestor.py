@@ -1,4 +1,7 @@
-"""Keeps the enclave's key registered on chain: challenge, quote, evidence; again before expiry."""
+"""Keeps the enclave's key registered on chain: challenge, quote, evidence; again before expiry.
+
+Where the machine has a TPM, its quote goes along, and is renewed by itself in between.
+"""
 
 import threading
 import time
@@ -14,13 +17,16 @@ from oracle.client import (
     NodeStatus,
     OracleRefused,
     Status,
+    TpmEvidence,
 )
 from oracle.clients.edge.errors import AttestationRefused, AttestationTimedOut, NodeStopping
+from oracle.clients.edge.machine import NOT_ENROLLED, Machine
 from oracle.clients.edge.patience import Patience
 from oracle.clients.edge.signer import EnclaveSigner, QuotePlatform
 from settlement.deployment import Deployment
 
 STALE = "StaleChallenge"
+TPM_REQUIRED = "TpmRequired"
 _ATTEMPTS = 3
 
 log = structlog.get_logger(__name__)
@@ -53,7 +59,9 @@ class Attestor:
         clock: Callable[[], int],
         stop: threading.Event,
         patience: Patience,
+        machine: Machine | None = None,
     ) -> None:
+        """Without `machine` there is no TPM evidence."""
         self._oracle = oracle
         self._signer = signer
         self._platform = platform
@@ -66,6 +74,8 @@ class Attestor:
         self._clock = clock
         self._stop = stop
         self._patience = patience
+        self._machine = machine
+        self._told = False
         self._renew_at = 0
 
     def ensure(self) -> None:
@@ -76,9 +86,13 @@ class Attestor:
             AttestationTimedOut: when the registration takes too long; trying again may help.
             NodeStopping: when the node stops first.
         """
+        if self._clock() >= self._renew_at:
+            self._ensure_registered()
+        if self._machine is not None:
+            self._machine.keep_fresh()
+
+    def _ensure_registered(self) -> None:
         now = self._clock()
-        if now < self._renew_at:
-            return
         standing = self._standing()
         if standing is not None and standing.expiry - self._margin > now:
             self._renew_at = standing.expiry - self._margin
@@ -96,22 +110,31 @@ class Attestor:
         for status in self._patience.call(self._oracle.nodes):
             mine = status.node_id, status.enclave_key
             if mine == (self._node_id, self._signer.enclave_key) and status.valid:
+                if self._machine is not None:
+                    self._machine.verified_until(status.tpm_valid_until)
                 return status
         return None
 
     def _attest(self) -> bytes:
+        if self._machine is not None:
+            self._machine.enrol_again()
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 return self._patience.call(self._submit)
             except OracleRefused as error:
+                if error.code in NOT_ENROLLED and self._machine is not None:
+                    self._machine.enrol_again()
                 # A challenge can age while the quote is made; any other refusal stands.
-                if error.code != STALE or attempt == _ATTEMPTS:
+                elif error.code != STALE:
+                    raise AttestationRefused(error.code, error.detail) from error
+                if attempt == _ATTEMPTS:
                     raise AttestationRefused(error.code, error.detail) from error
         raise AssertionError("the loop returns or raises")
 
     def _submit(self) -> bytes:
         key = self._signer.enclave_key
         challenge = self._oracle.create_challenge(self._node_id, key)
+        tpm = self._tpm_evidence(challenge)
         quote = self._signer.quote(
             self._platform,
             nonce=challenge.nonce,
@@ -126,8 +149,21 @@ class Attestor:
             configuration=self._configuration,
             challenges=challenge.challenges,
             quote=quote,
+            tpm=tpm,
         )
         return self._oracle.submit_attestation(evidence).digest
+
+    def _tpm_evidence(self, challenge: ChallengeSet) -> TpmEvidence | None:
+        if self._machine is not None:
+            return self._machine.evidence(challenge)
+        if challenge.tpm is None:
+            return None
+        if challenge.tpm.required:
+            raise AttestationRefused(TPM_REQUIRED, "the oracle wants TPM evidence; configure a TPM")
+        if not self._told:
+            self._told = True
+            log.info("running_without_tpm", node_id=self._node_id)
+        return None
 
     def _await_registration(self, digest: bytes, previous_expiry: int) -> int:
         until = time.monotonic() + self._timeout

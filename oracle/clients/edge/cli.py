@@ -11,13 +11,14 @@ import structlog
 import typer
 from pydantic import ValidationError
 
-from oracle.client import OracleClient
+from oracle.client import OracleClient, TpmWanted
 from oracle.clients.edge.config import EdgeSettings
 from oracle.clients.edge.dataset import CommittedDataset, breast_cancer, commit, open_dataset_key
 from oracle.clients.edge.devplatform import DevPlatform
 from oracle.clients.edge.errors import KeyFileInvalid
 from oracle.clients.edge.node import Node, build_profile
 from oracle.clients.edge.signer import EnclaveSigner, configuration_digest, measurement
+from oracle.clients.edge.tpm import Tpm, TpmFiles, endorsement_digest
 from oracle.clients.hub.client import HubClient
 from settlement import logs
 from settlement.deployment import load_deployment
@@ -69,6 +70,41 @@ def show_profile(as_json: AsJson = False) -> None:
         typer.echo(f"{name}: {', '.join(value) if isinstance(value, list) else value}")
 
 
+@app.command(name="tpm")
+def show_tpm(
+    pcrs: Annotated[str, typer.Option(help="Which PCRs to show.")] = "sha256:8,9",
+    as_json: AsJson = False,
+) -> None:
+    """Print what operators need for their policies: the TPM's endorsement and its PCRs now."""
+    settings = _settings()
+    tpm = _tpm(settings)
+    if tpm is None:
+        typer.echo("RAPHA_EDGE_TPM_TCTI: names no TPM", err=True)
+        raise typer.Exit(2)
+    wanted = TpmWanted(required=False, selection=pcrs, event_log=False)
+    try:
+        with tpm.session() as session:
+            quote = session.evidence(bytes(32), wanted).quote
+            digest = endorsement_digest(session.request(settings.node_id).ek_certificate)
+    except RaphaError as error:
+        typer.echo(f"{error.code}: {error}", err=True)
+        raise typer.Exit(1) from error
+    shown = {
+        "ek_key_digest": to_hex(digest),
+        "pcrs": {
+            str(bank): {str(pcr): to_hex(value) for pcr, value in sorted(values.items())}
+            for bank, values in quote.pcrs.items()
+        },
+    }
+    if as_json:
+        typer.echo(json.dumps(shown))
+        return
+    typer.echo(f"ek_key_digest: {shown['ek_key_digest']}")
+    for bank, values in quote.pcrs.items():
+        for pcr, value in sorted(values.items()):
+            typer.echo(f"{bank} {pcr}: {to_hex(value)}")
+
+
 def main() -> None:
     """The console script."""
     app()
@@ -89,6 +125,7 @@ def _run(settings: EdgeSettings, stop: threading.Event) -> None:
         measurement=to_hex(measurement()),
         configuration=to_hex(configuration_digest(settings.limits)),
         records=len(committed.dataset),
+        tpm=settings.tpm_tcti is not None,
     )
     with (
         OracleClient(settings.oracle_url, timeout=_TIMEOUT_SECONDS) as oracle,
@@ -104,7 +141,24 @@ def _run(settings: EdgeSettings, stop: threading.Event) -> None:
             hub=hub,
             clock=lambda: int(time.time()),
             stop=stop,
+            tpm=_tpm(settings),
         ).run()
+
+
+def _tpm(settings: EdgeSettings) -> Tpm | None:
+    if settings.tpm_tcti is None:
+        return None
+    return Tpm(
+        settings.state_dir / "tpm",
+        settings.tpm_tcti,
+        files=TpmFiles(
+            certificate=settings.tpm_certificate_file,
+            intermediates=settings.tpm_intermediates_file,
+            event_log=settings.tpm_event_log_file,
+        ),
+        algorithm=settings.tpm_ek,
+        timeout=settings.tpm_command_seconds,
+    )
 
 
 def _committed(settings: EdgeSettings) -> CommittedDataset:

@@ -7,10 +7,14 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from oracle.clients.edge.child import ChildLimits
+from oracle.clients.edge.tpm import EkAlgorithm
 
 
 class EdgeSettings(BaseSettings):
     """All that a node needs to know. Prices are USDC base units, times seconds.
+
+    `tpm_tcti` is tpm2-tss's name of the machine's TPM (``device:/dev/tpmrm0``); without it the node
+    runs on its enclave's evidence alone. The files are those of `oracle.clients.edge.tpm.TpmFiles`.
 
     `limits` bounds the training process (JSON, or RAPHA_EDGE_LIMITS__WALL_SECONDS and so on).
     """
@@ -26,6 +30,14 @@ class EdgeSettings(BaseSettings):
     deployment_file: Path
     state_dir: Path
     platform_dir: Path
+
+    tpm_tcti: str | None = None
+    tpm_ek: EkAlgorithm = "ecc"
+    tpm_certificate_file: Path | None = None
+    tpm_intermediates_file: Path | None = None
+    tpm_event_log_file: Path | None = None
+    tpm_command_seconds: float = Field(60.0, gt=0)
+    tpm_margin_seconds: int = Field(3600, ge=0)
 
     price_per_record: int = Field(ge=0)
     price_per_epoch: int = Field(ge=0)

@@ -35,10 +35,12 @@ from oracle.clients.edge.errors import (
     TrainingFailed,
 )
 from oracle.clients.edge.loader import Counters, Meter, RaphaDataLoader
+from oracle.clients.edge.machine import Machine, TpmApi
 from oracle.clients.edge.outbox import POSTED, Entry, Outbox
 from oracle.clients.edge.pacer import Pacer
 from oracle.clients.edge.patience import Patience
 from oracle.clients.edge.signer import EnclaveSigner, QuotePlatform, configuration_digest
+from oracle.clients.edge.tpm import Tpm
 from oracle.clients.edge.trainer import TrainingResult, loader_settings, train
 from oracle.clients.hub.client import HubRefused
 from oracle.clients.hub.messages import (
@@ -64,7 +66,7 @@ _MAX_DETAIL = 2000
 log = structlog.get_logger(__name__)
 
 
-class OracleApi(AttestationApi, ReceiptApi, Protocol):
+class OracleApi(AttestationApi, ReceiptApi, TpmApi, Protocol):
     """What the node needs of `oracle.client.OracleClient`."""
 
     def job(self, job_id: bytes) -> JobStatus: ...
@@ -124,7 +126,9 @@ class Node:
         hub: HubApi,
         clock: Callable[[], int],
         stop: threading.Event,
+        tpm: Tpm | None = None,
     ) -> None:
+        """Without `tpm` the node runs on its enclave's evidence alone."""
         self._settings = settings
         self._deployment = deployment
         self._committed = committed
@@ -150,6 +154,7 @@ class Node:
             clock=clock,
             stop=stop,
             patience=self._patience,
+            machine=self._machine(tpm),
         )
         self._courier = Courier(oracle, self._patience)
         self._reporter = Reporter(hub)
@@ -192,6 +197,19 @@ class Node:
             for daemon in self._beside:
                 if daemon.failure is not None:
                     raise daemon.failure
+
+    def _machine(self, tpm: Tpm | None) -> Machine | None:
+        if tpm is None:
+            return None
+        return Machine(
+            tpm=tpm,
+            oracle=self._oracle,
+            deployment=self._deployment,
+            node_id=self._settings.node_id,
+            enclave_key=self._signer.enclave_key,
+            margin=self._settings.tpm_margin_seconds,
+            clock=self._clock,
+        )
 
     def _take_jobs(self) -> None:
         while not self._stop.is_set():

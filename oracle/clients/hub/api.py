@@ -26,12 +26,14 @@ from oracle.clients.hub.messages import (
     JobView,
     Progress,
 )
+from oracle.clients.hub.registration import Registration, RegistrationRequest, RegistrationTerms
 from oracle.clients.hub.service import HubService
 from settlement.types import Bytes32
 
 MAX_JSON_BYTES = MAX_ARCHIVE_BYTES * 4 // 3 + 2**20  # base64, and room for the rest of a request
 
 JobId = Annotated[Bytes32, Path()]
+RegistrationId = Annotated[Bytes32, Path()]
 NodeId = Annotated[int, Path(gt=0, lt=2**64)]
 Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
 router = APIRouter()
@@ -112,6 +114,24 @@ def readyz(service: Service) -> JSONResponse:
     checks = service.readiness()
     ready = all(checks.values())
     return JSONResponse({"ready": ready, "checks": checks}, 200 if ready else 503)
+
+
+@router.get("/v1/registrations")
+def registration_terms(service: Service) -> RegistrationTerms:
+    """What an identity proof has to be for a registration here."""
+    return service.registration_terms()
+
+
+@router.post("/v1/registrations", status_code=201)
+def register(service: Service, request: RegistrationRequest) -> Registration:
+    """Register a developer by an identity proof; its API key comes after review."""
+    return service.register(request)
+
+
+@router.get("/v1/registrations/{registration_id}")
+def registration(service: Service, registration_id: RegistrationId) -> Registration:
+    """Where a registration stands, for whoever knows its id."""
+    return service.registration(registration_id)
 
 
 @router.get("/v1/catalogue")

@@ -1,6 +1,12 @@
 """`rapha-hub`: the one place that reads the configuration and puts the hub together."""
 
+import json
+import secrets
 import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
 
 import structlog
 import typer
@@ -13,14 +19,35 @@ from oracle.clients.hub.api import create_app
 from oracle.clients.hub.config import HubSettings
 from oracle.clients.hub.database import open_database
 from oracle.clients.hub.files import ArtifactFiles
-from oracle.clients.hub.keys import KeyRing, load_hash_key, load_keys
+from oracle.clients.hub.identity import Identities
+from oracle.clients.hub.keys import KeyRing, hash_api_key, load_hash_key, load_keys
+from oracle.clients.hub.registration import IssuedKey
 from oracle.clients.hub.service import HubService
 from oracle.clients.hub.store import Store
 from settlement import logs
-from settlement.deployment import load_deployment
-from settlement.errors import InvalidInput
+from settlement.deployment import Deployment, load_deployment
+from settlement.errors import InvalidInput, RaphaError
+from settlement.types import parse_bytes, to_hex
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The Rapha hub.")
+registrations = typer.Typer(no_args_is_help=True, help="Review who registered by a proof.")
+app.add_typer(registrations, name="registrations")
+
+
+def _registration_id(text: str) -> bytes:
+    try:
+        value = parse_bytes(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    if len(value) != 32:
+        raise typer.BadParameter("a registration's id has 32 bytes")
+    return value
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RegistrationId = Annotated[
+    bytes, typer.Argument(metavar="ID", parser=_registration_id, help="The registration's id.")
+]
 
 
 @app.callback()
@@ -77,9 +104,66 @@ def build(settings: HubSettings) -> FastAPI:
         ArtifactFiles(settings.artifacts_dir),
         OracleClient(str(settings.oracle_url), timeout=settings.oracle_timeout),
         deployment,
+        identities=_identities(settings, deployment),
         shortest_deadline=settings.shortest_deadline,
     )
-    return create_app(service, KeyRing(store.api_keys(), hash_key))
+    return create_app(service, KeyRing(store.api_keys, hash_key))
+
+
+def _identities(settings: HubSettings, deployment: Deployment) -> Identities | None:
+    if not settings.registration:
+        return None
+    key = load_hash_key(settings.nullifier_key_file)
+    return Identities(settings.identity_file, deployment, key)
+
+
+@registrations.command(name="list")
+def list_registrations(as_json: AsJson = False) -> None:
+    """Show every registration, the oldest first."""
+    with _admin() as (store, _settings):
+        found = store.registrations()
+    if as_json:
+        typer.echo(json.dumps([it.model_dump(mode="json") for it in found]))
+        return
+    for it in found:
+        typer.echo(
+            f"{to_hex(it.registration_id)}  {it.state:9} {it.name}  {it.company}  "
+            f"{it.wallet}  {it.site} ({it.template})"
+        )
+
+
+@registrations.command()
+def approve(registration_id: RegistrationId, as_json: AsJson = False) -> None:
+    """Approve a registration and print its API key, this once; again gives a new key."""
+    api_key = secrets.token_urlsafe(32)
+    with _admin() as (store, settings):
+        digest = hash_api_key(api_key, load_hash_key(settings.hash_key_file))
+        approved = store.approve(registration_id, digest, int(time.time()))
+    issued = IssuedKey(registration=approved, api_key=api_key)
+    typer.echo(issued.model_dump_json() if as_json else f"{approved.name}: {api_key}")
+
+
+@registrations.command()
+def reject(registration_id: RegistrationId, as_json: AsJson = False) -> None:
+    """Reject a registration, or end an approved one: its key counts no more."""
+    with _admin() as (store, _settings):
+        rejected = store.reject(registration_id, int(time.time()))
+    typer.echo(rejected.model_dump_json() if as_json else f"{rejected.name}: {rejected.state}")
+
+
+@contextmanager
+def _admin() -> Iterator[tuple[Store, HubSettings]]:
+    """The configured hub's database; a typed error becomes one line and exit code 1."""
+    settings = HubSettings()
+    store = Store(open_database(settings.database_url))
+    try:
+        yield store, settings
+    except RaphaError as error:
+        line = {"event": "failed", "code": error.code, "detail": str(error)}
+        typer.echo(json.dumps(line), err=True)
+        raise typer.Exit(1) from error
+    finally:
+        store.close()
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from oracle.clients.hub.messages import (
     JobView,
     Progress,
 )
+from oracle.clients.hub.registration import Registration, RegistrationRequest, RegistrationTerms
 from settlement.errors import RaphaError
 from settlement.types import to_hex
 
@@ -60,15 +61,16 @@ class HubClient:
     def __init__(
         self,
         base_url: str,
-        api_key: str,
+        api_key: str | None,
         transport: httpx.BaseTransport | None = None,
         *,
         timeout: float = 30.0,
     ) -> None:
+        """`api_key` is None for those who have none yet: they may register."""
         self.base_url = base_url
         self._http = httpx.Client(
             base_url=base_url,
-            headers={"authorization": f"Bearer {api_key}"},
+            headers={"authorization": f"Bearer {api_key}"} if api_key else {},
             transport=transport,
             timeout=timeout,
         )
@@ -95,6 +97,21 @@ class HubClient:
     def catalogue(self) -> tuple[CatalogueEntry, ...]:
         """Every published profile with its node's validity now."""
         return self._get(tuple[CatalogueEntry, ...], "/v1/catalogue")
+
+    # For those who have no key yet.
+
+    def registration_terms(self) -> RegistrationTerms:
+        """What an identity proof has to be for a registration."""
+        return self._get(RegistrationTerms, "/v1/registrations")
+
+    def register(self, request: RegistrationRequest) -> Registration:
+        """Register a developer; the same one again gets the same answer."""
+        answer = self._send("POST", "/v1/registrations", json=request.model_dump(mode="json"))
+        return self._parse(Registration, answer)
+
+    def registration(self, registration_id: bytes) -> Registration:
+        """Where a registration stands."""
+        return self._get(Registration, f"/v1/registrations/{to_hex(registration_id)}")
 
     # For developers.
 

@@ -23,5 +23,12 @@ class HubSettings(BaseSettings):
     """JSON: ``{"developers": {name: key}, "nodes": {node id: key}}``."""
     hash_key_file: Path = Path("hub-hash.key")
     """32 bytes under which API keys are hashed; made on the first start."""
+    registration: bool = False
+    """Whether developers may register by an identity proof; keys follow after review."""
+    identity_file: Path | None = None
+    """JSON of `oracle.attestation.identity.settings.IdentitySettings`: pinned attestors and
+    templates; without it the built-in ones."""
+    nullifier_key_file: Path = Path("hub-nullifier.key")
+    """32 bytes by which accounts are recognised again; made on the first start, never changed."""
     shortest_deadline: int = Field(default=60, ge=0)
     """Seconds that a job's deadline must at least lie ahead."""

@@ -160,13 +160,88 @@ class KeysFileMalformed(InvalidInput):
 
 
 class NodeNotAttested(HubError, RuntimeError):
-    """A node gets no new job while its attestation is not valid."""
+    """A node gets no new job while its enclave or its TPM does not count.
+
+    `reasons` are the oracle's names for it.
+    """
 
     status = 409
     final = False
 
-    def __init__(self, node_id: int) -> None:
-        super().__init__(f"node {node_id} holds no valid attestation now", node_id=node_id)
+    def __init__(self, node_id: int, reasons: tuple[str, ...]) -> None:
+        super().__init__(
+            f"node {node_id} holds no valid attestation now ({', '.join(reasons)})",
+            node_id=node_id,
+            reasons=list(reasons),
+        )
+
+
+class RegistrationClosed(HubError, RuntimeError):
+    """This hub takes no registrations: its operator hands out keys otherwise."""
+
+    status = 409
+
+    def __init__(self) -> None:
+        super().__init__("this hub takes no registrations; ask its operator for a key")
+
+
+class RegistrationUnknown(HubError, LookupError):
+    """No such registration."""
+
+    status = 404
+
+    def __init__(self, registration_id: bytes) -> None:
+        super().__init__(f"no registration {to_hex(registration_id)}")
+
+
+class NameTaken(HubError, ValueError):
+    """Somebody else goes by this name at this hub."""
+
+    status = 409
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the name {name} is taken at this hub; choose another", name=name)
+
+
+class WalletTaken(HubError, ValueError):
+    """The wallet is bound to another account."""
+
+    status = 409
+
+    def __init__(self, wallet: str) -> None:
+        super().__init__(f"wallet {wallet} is bound to another registration", wallet=wallet)
+
+
+class AlreadyRegistered(HubError, ValueError):
+    """This account is registered already, for this wallet, under another name."""
+
+    status = 409
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"this account is registered as {name}", name=name)
+
+
+class RegistrationRaced(HubError, RuntimeError):
+    """Another registration took name, wallet or account at the same moment: ask again."""
+
+    status = 409
+    final = False
+
+    def __init__(self) -> None:
+        super().__init__("another registration came at the same moment; try again")
+
+
+class PayerNotBound(HubError, PermissionError):
+    """A registered developer pays from the wallet that it proved."""
+
+    status = 422
+
+    def __init__(self, payer: str, wallet: str) -> None:
+        super().__init__(
+            f"the payer is {payer}, this account is bound to wallet {wallet}",
+            payer=payer,
+            wallet=wallet,
+        )
 
 
 class QuoteMismatch(InvalidInput):

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -114,8 +114,11 @@ def hash_api_key(key: str, hash_key: bytes) -> bytes:
 class KeyRing:
     """Tells who a bearer token belongs to."""
 
-    def __init__(self, records: Iterable[KeyRecord], hash_key: bytes) -> None:
-        self._records = tuple(records)
+    def __init__(
+        self, records: Iterable[KeyRecord] | Callable[[], Iterable[KeyRecord]], hash_key: bytes
+    ) -> None:
+        """`records` are the keys, or give them as they are at each question."""
+        self._records = records if callable(records) else tuple(records)
         self._hash_key = hash_key
 
     def identify(self, token: str) -> Principal:
@@ -126,7 +129,8 @@ class KeyRing:
         """
         digest = hash_api_key(token, self._hash_key)
         found: Principal | None = None
-        for record in self._records:  # all of them, always: time tells nothing
+        records = self._records() if callable(self._records) else self._records
+        for record in records:  # all of them, always: time tells nothing
             if hmac.compare_digest(record.digest, digest):
                 found = Principal(record.role, record.subject)
         if found is None:

@@ -98,11 +98,15 @@ class DatasetProfile(Frozen):
 
 
 class CatalogueEntry(Frozen):
-    """A profile, and whether its node holds a valid attestation now (until `expiry`)."""
+    """A profile, and whether its node may get work now (`valid`, until `expiry`).
+
+    `reasons` are the oracle's names for what speaks against it.
+    """
 
     profile: DatasetProfile
     valid: bool
     expiry: UInt64 | None
+    reasons: tuple[str, ...] = ()
 
 
 class OutputPolicy(Frozen):

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from oracle.client import OracleRefused, OracleUnavailable
 from oracle.clients.bundle import BundleRefused
 from oracle.clients.hub.errors import HubError
+from oracle.clients.hub.identity import IdentityRefused, IdentityTaken
 from settlement.errors import RaphaError
 
 log = structlog.get_logger("rapha.hub")
@@ -41,6 +42,9 @@ def of_error(error: RaphaError) -> JSONResponse:
         status, data = error.status, error.data
     elif isinstance(error, BundleRefused):
         status, data = 422, error.data
+    elif isinstance(error, IdentityRefused):
+        # Its data holds nothing personal; that is promised there.
+        status, data = 409 if isinstance(error, IdentityTaken) else 422, dict(vars(error))
     elif isinstance(error, OracleUnavailable):
         status, data = 503, {}
     elif isinstance(error, OracleRefused):

@@ -1,9 +1,33 @@
 """Which node a job goes to, and why not to the others. Pure: all facts are handed in."""
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from oracle.clients.hub.errors import BudgetTooSmall, DeadlineTooSoon, NoNodeAvailable, in_usdc
 from oracle.clients.hub.messages import DatasetProfile, JobRequest, NodeQuote, Route
+
+NOT_ATTESTED = "enclave_missing"
+"""The oracle's name for a node of which it knows no enclave."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Whether a node may get work: up to `until` (Unix seconds), or why not, in the oracle's words.
+
+    With `until` there are no reasons.
+    """
+
+    until: int | None
+    reasons: tuple[str, ...]
+
+    @property
+    def routable(self) -> bool:
+        """Whether enclave and TPM both count now."""
+        return self.until is not None
+
+
+UNKNOWN = Standing(None, (NOT_ATTESTED,))
+"""A node that the oracle knows nothing about."""
 
 
 def check_deadline(deadline: int, *, now: int, shortest: int) -> None:
@@ -16,7 +40,7 @@ def check_deadline(deadline: int, *, now: int, shortest: int) -> None:
         raise DeadlineTooSoon(deadline, now + shortest)
 
 
-def unfitness(request: JobRequest, profile: DatasetProfile, *, attested: bool) -> tuple[str, ...]:
+def unfitness(request: JobRequest, profile: DatasetProfile, standing: Standing) -> tuple[str, ...]:
     """Everything but the price that keeps the job from this profile's node."""
     reasons = []
     if profile.modality != request.modality:
@@ -28,21 +52,21 @@ def unfitness(request: JobRequest, profile: DatasetProfile, *, attested: bool) -
             f"the policy wants an output to rest on {request.policy.min_records} records, "
             f"it has {profile.record_count}"
         )
-    if not attested:
-        reasons.append("its attestation is not valid now")
+    if not standing.routable:
+        reasons.append(f"its attestation is not valid now ({', '.join(standing.reasons)})")
     return tuple(reasons)
 
 
 def route(
     request: JobRequest,
     profiles: Iterable[DatasetProfile],
-    attested: Set[int],
+    standings: Mapping[int, Standing],
     load: Mapping[int, int],
 ) -> tuple[DatasetProfile, Route]:
     """The one profile whose node gets the job, with the reasons for it and about every node.
 
     Of the nodes that fit, the one with the fewest unfinished jobs (`load`) is taken, then the
-    cheaper, then the lower id. `attested` are the nodes whose attestation is valid now.
+    cheaper, then the lower id. `standings` is what the oracle says of each node that it knows.
 
     Raises:
         BudgetTooSmall: when nodes fit, but the cheapest one's worst case is above the budget.
@@ -53,7 +77,7 @@ def route(
     too_dear: list[int] = []
     for profile in sorted(profiles, key=lambda profile: profile.node_id):
         cost = profile.worst_case(request.epochs)
-        why = unfitness(request, profile, attested=profile.node_id in attested)
+        why = unfitness(request, profile, standings.get(profile.node_id, UNKNOWN))
         if not why and cost > request.budget:
             too_dear.append(cost)
             why = (f"it can cost up to {in_usdc(cost)}",)

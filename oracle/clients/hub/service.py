@@ -11,8 +11,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from oracle.client import JobState as EscrowState
 from oracle.client import OracleClient, OracleRefused, OracleUnavailable
 from oracle.clients.bundle import unpack_bundle
-from oracle.clients.hub.errors import JobUnknown, NodeNotAttested
+from oracle.clients.hub.errors import (
+    JobUnknown,
+    NodeNotAttested,
+    PayerNotBound,
+    RegistrationClosed,
+)
 from oracle.clients.hub.files import ArtifactFiles, Upload
+from oracle.clients.hub.identity import Identities
 from oracle.clients.hub.jobs import FINISHED, Escrow, Job, Task, follow
 from oracle.clients.hub.keys import Principal, Role
 from oracle.clients.hub.messages import (
@@ -27,7 +33,13 @@ from oracle.clients.hub.messages import (
     JobView,
     Progress,
 )
-from oracle.clients.hub.routing import check_deadline, route
+from oracle.clients.hub.registration import (
+    Registration,
+    RegistrationRequest,
+    RegistrationState,
+    RegistrationTerms,
+)
+from oracle.clients.hub.routing import UNKNOWN, Standing, check_deadline, route
 from oracle.clients.hub.store import Store
 from oracle.clients.hub.terms import build_terms, check_result_key
 from settlement import digests, eip712
@@ -65,6 +77,7 @@ class HubService:
         oracle: OracleClient,
         deployment: Deployment,
         *,
+        identities: Identities | None = None,
         shortest_deadline: int = 60,
         clock: Callable[[], int] = now,
         salts: Callable[[], bytes] = lambda: secrets.token_bytes(32),
@@ -73,6 +86,7 @@ class HubService:
         self._files = files
         self._oracle = oracle
         self._deployment = deployment
+        self._identities = identities
         self._shortest_deadline = shortest_deadline
         self._clock = clock
         self._salts = salts
@@ -99,6 +113,44 @@ class HubService:
         except (OracleUnavailable, OracleRefused):
             return False
 
+    def registration_terms(self) -> RegistrationTerms:
+        """What a proof has to be. RegistrationClosed where none is taken."""
+        return self._registering().terms
+
+    def register(self, request: RegistrationRequest) -> Registration:
+        """Keep a developer's registration for review; the same one again gets the same answer.
+
+        Raises:
+            RegistrationClosed: when this hub takes none.
+            IdentityRefused: by name, when the proof does not count; nothing is kept then.
+        """
+        now = self._clock()
+        identity = self._registering().verify(
+            request.provider, request.proof, wallet=request.wallet, now=now
+        )
+        registration = self._store.add_registration(
+            Registration(
+                registration_id=secrets.token_bytes(32),
+                name=request.name,
+                company=request.company,
+                wallet=identity.wallet,
+                provider=identity.provider,
+                site=identity.site,
+                template=identity.template,
+                state=RegistrationState.PENDING,
+                proven_at=identity.issued_at,
+                requested_at=now,
+                decided_at=None,
+            ),
+            identity,
+        )
+        log.info("registration", name=registration.name, state=registration.state)
+        return registration
+
+    def registration(self, registration_id: bytes) -> Registration:
+        """A registration, to whoever knows its id."""
+        return self._store.registration(registration_id)
+
     def put_profile(self, profile: DatasetProfile) -> DatasetProfile:
         """Publish, or replace, a node's profile."""
         self._store.put_profile(profile, self._clock())
@@ -107,23 +159,30 @@ class HubService:
 
     def catalogue(self) -> tuple[CatalogueEntry, ...]:
         """Every profile with its node's validity now; asks the oracle."""
-        attested = self._attested()
-        return tuple(
-            CatalogueEntry(
-                profile=profile,
-                valid=profile.node_id in attested,
-                expiry=attested.get(profile.node_id),
+        standings = self._standings()
+        entries = []
+        for profile in self._store.profiles():
+            standing = standings.get(profile.node_id, UNKNOWN)
+            entries.append(
+                CatalogueEntry(
+                    profile=profile,
+                    valid=standing.routable,
+                    expiry=standing.until,
+                    reasons=standing.reasons,
+                )
             )
-            for profile in self._store.profiles()
-        )
+        return tuple(entries)
 
     def create_job(self, tenant: str, request: JobRequest) -> JobCreated:
-        """Check, route and quote a job; asks the oracle which nodes are attested."""
+        """Check, route and quote a job; asks the oracle which nodes may get work."""
         files = unpack_bundle(request.bundle)
         check_result_key(request.result_key)
+        wallet = self._store.bound_wallet(tenant)
+        if wallet is not None and request.payer != wallet:
+            raise PayerNotBound(request.payer, wallet)
         check_deadline(request.deadline, now=self._clock(), shortest=self._shortest_deadline)
         profile, chosen = route(
-            request, self._store.profiles(), self._attested().keys(), self._store.load()
+            request, self._store.profiles(), self._standings(), self._store.load()
         )
         model_digest = digests.bundle_digest(files)
         terms = build_terms(request, profile, model_digest, self._salts())
@@ -155,8 +214,9 @@ class HubService:
             job, _ = self._refresh(waiting)
             if job.state is not JobState.FUNDED:
                 continue
-            if node_id not in self._attested():
-                raise NodeNotAttested(node_id)
+            standing = self._standings().get(node_id, UNKNOWN)
+            if not standing.routable:
+                raise NodeNotAttested(node_id, standing.reasons)
             if self._store.start(job):
                 log.info("job started", job_id=to_hex(job.job_id), node_id=node_id)
                 return self._assignment(job)
@@ -192,6 +252,11 @@ class HubService:
         self._owned(principal, job_id)
         return self._files.path(self._store.artifact(job_id, name))
 
+    def _registering(self) -> Identities:
+        if self._identities is None:
+            raise RegistrationClosed
+        return self._identities
+
     def _owned(self, principal: Principal, job_id: bytes) -> Job:
         job = self._store.job(job_id)
         owner = job.tenant if principal.role is Role.DEVELOPER else str(job.terms.node_id)
@@ -224,10 +289,15 @@ class HubService:
         # Only a completing receipt brings an output; whoever relayed it, the work was accepted.
         return Escrow.COMPLETED if any(known.output_digest or b"") else Escrow.CLOSED
 
-    def _attested(self) -> dict[int, int]:
-        """Nodes with a valid attestation, and until when the longest of each lasts."""
-        attested: dict[int, int] = {}
+    def _standings(self) -> dict[int, Standing]:
+        """Each node that the oracle knows: until when the longest of its enclaves may work."""
+        standings: dict[int, Standing] = {}
         for node in self._oracle.nodes():
-            if node.valid and node.expiry > self._clock():
-                attested[node.node_id] = max(node.expiry, attested.get(node.node_id, 0))
-        return attested
+            until = node.routable_until if node.routable else None
+            if until is not None and until <= self._clock():
+                until = None  # the oracle's clock is behind this one's
+            known = standings.get(node.node_id)
+            if known is None or (until or 0) > (known.until or 0):
+                reasons = () if until is not None else node.reasons or ("enclave_expired",)
+                standings[node.node_id] = Standing(until, reasons)
+        return standings

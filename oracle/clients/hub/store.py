@@ -5,11 +5,30 @@ from collections.abc import Iterable
 from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from oracle.clients.hub.errors import ArtifactConflict, ArtifactUnknown, JobNotRunning, JobUnknown
+from oracle.clients.hub.errors import (
+    AlreadyRegistered,
+    ArtifactConflict,
+    ArtifactUnknown,
+    JobNotRunning,
+    JobUnknown,
+    NameTaken,
+    RegistrationRaced,
+    RegistrationUnknown,
+    WalletTaken,
+)
+from oracle.clients.hub.identity import Identity, refuse_taken
 from oracle.clients.hub.jobs import Job, Task, advance
 from oracle.clients.hub.keys import KeyRecord, Role
 from oracle.clients.hub.messages import ArtifactName, DatasetProfile, Failure, JobState, Progress
-from oracle.clients.hub.tables import api_keys, artifacts, bundles, jobs, profiles
+from oracle.clients.hub.registration import Registration, RegistrationState
+from oracle.clients.hub.tables import (
+    api_keys,
+    artifacts,
+    bundles,
+    jobs,
+    profiles,
+    registrations,
+)
 from settlement.models import JobTerms
 from settlement.types import parse_bytes, to_hex
 
@@ -34,9 +53,9 @@ class Store:
             tx.execute(select(1))
 
     def replace_api_keys(self, records: Iterable[KeyRecord]) -> None:
-        """Know exactly these keys."""
+        """Know exactly these keys, beside those of approved registrations."""
         with self._engine.begin() as tx:
-            tx.execute(delete(api_keys))
+            tx.execute(delete(api_keys).where(api_keys.c.registration_id.is_(None)))
             for record in records:
                 tx.execute(
                     insert(api_keys).values(
@@ -49,6 +68,129 @@ class Store:
         with self._engine.begin() as tx:
             rows = tx.execute(select(api_keys)).all()
         return tuple(KeyRecord(bytes.fromhex(r.digest), Role(r.role), r.subject) for r in rows)
+
+    def add_registration(self, registration: Registration, identity: Identity) -> Registration:
+        """Keep a registration, or give the standing one of the same account, name and wallet.
+
+        Raises:
+            IdentityTaken: when the account is bound to another wallet.
+            AlreadyRegistered, NameTaken, WalletTaken: when something else stands in the way.
+            RegistrationRaced: when it came to be so at the same moment.
+        """
+        nullifier, standing = to_hex(identity.nullifier), registrations.c.state != "REJECTED"
+        named = select(api_keys.c.subject).where(
+            api_keys.c.role == Role.DEVELOPER, api_keys.c.subject == registration.name
+        )
+        try:
+            with self._engine.begin() as tx:
+                rows = tx.execute(select(registrations).where(standing)).all()
+                mine = next((row for row in rows if row.nullifier == nullifier), None)
+                if mine is not None:
+                    refuse_taken(identity, mine.wallet)
+                    if mine.name != registration.name:
+                        raise AlreadyRegistered(mine.name)
+                    return _registration(mine)
+                if any(row.wallet == registration.wallet for row in rows):
+                    raise WalletTaken(registration.wallet)
+                taken = any(row.name == registration.name for row in rows)
+                if taken or tx.execute(named).first() is not None:
+                    raise NameTaken(registration.name)
+                tx.execute(
+                    insert(registrations).values(
+                        **registration.model_dump(mode="json"),
+                        nullifier=nullifier,
+                        proof_digest=to_hex(identity.digest),
+                    )
+                )
+        except IntegrityError as error:
+            raise RegistrationRaced from error
+        return registration
+
+    def registration(self, registration_id: bytes) -> Registration:
+        """A registration.
+
+        Raises:
+            RegistrationUnknown: when there is none by that id.
+        """
+        with self._engine.begin() as tx:
+            return _registration(self._registered(tx, registration_id))
+
+    def registrations(self) -> tuple[Registration, ...]:
+        """Every registration, the oldest first."""
+        query = select(registrations).order_by(
+            registrations.c.requested_at, registrations.c.registration_id
+        )
+        with self._engine.begin() as tx:
+            return tuple(_registration(row) for row in tx.execute(query))
+
+    def approve(self, registration_id: bytes, key: bytes, now: int) -> Registration:
+        """Give a registration the API key with this hash; an earlier key of it counts no more.
+
+        Raises:
+            RegistrationUnknown: when there is none by that id.
+            NameTaken, RegistrationRaced: when it was rejected and another took its place.
+        """
+        try:
+            with self._engine.begin() as tx:
+                row = self._registered(tx, registration_id)
+                of_file = select(api_keys.c.digest).where(
+                    api_keys.c.role == Role.DEVELOPER,
+                    api_keys.c.subject == row.name,
+                    api_keys.c.registration_id.is_(None),
+                )
+                if tx.execute(of_file).first() is not None:
+                    raise NameTaken(row.name)
+                self._decide(tx, registration_id, RegistrationState.APPROVED, now)
+                tx.execute(
+                    insert(api_keys).values(
+                        digest=key.hex(),
+                        role=Role.DEVELOPER,
+                        subject=row.name,
+                        registration_id=to_hex(registration_id),
+                    )
+                )
+                return _registration(self._registered(tx, registration_id))
+        except IntegrityError as error:
+            raise RegistrationRaced from error
+
+    def reject(self, registration_id: bytes, now: int) -> Registration:
+        """Turn a registration down, or end it: its key counts no more, its name is free.
+
+        Raises:
+            RegistrationUnknown: when there is none by that id.
+        """
+        with self._engine.begin() as tx:
+            self._registered(tx, registration_id)
+            self._decide(tx, registration_id, RegistrationState.REJECTED, now)
+            return _registration(self._registered(tx, registration_id))
+
+    def bound_wallet(self, tenant: str) -> str | None:
+        """The wallet that a registered developer proved; None for keys of the keys file."""
+        query = select(registrations.c.wallet).where(
+            registrations.c.name == tenant, registrations.c.state == RegistrationState.APPROVED
+        )
+        with self._engine.begin() as tx:
+            return tx.scalars(query).one_or_none()
+
+    @staticmethod
+    def _decide(tx: Connection, registration_id: bytes, state: RegistrationState, now: int) -> None:
+        key = to_hex(registration_id)
+        tx.execute(delete(api_keys).where(api_keys.c.registration_id == key))
+        tx.execute(
+            update(registrations)
+            .where(registrations.c.registration_id == key)
+            .values(state=state, decided_at=now)
+        )
+
+    @staticmethod
+    def _registered(tx: Connection, registration_id: bytes) -> Row[tuple[object, ...]]:
+        query = select(registrations).where(
+            registrations.c.registration_id == to_hex(registration_id)
+        )
+        row = tx.execute(query.with_for_update()).one_or_none()
+        if row is None:
+            raise RegistrationUnknown(registration_id)
+        return row
 
     def put_profile(self, profile: DatasetProfile, now: int) -> None:
         """Publish, or replace, a node's profile."""
@@ -249,6 +391,12 @@ class Store:
     @staticmethod
     def _update(tx: Connection, job_id: bytes, **values: str | None) -> None:
         tx.execute(update(jobs).where(jobs.c.job_id == to_hex(job_id)).values(**values))
+
+
+def _registration(row: Row[tuple[object, ...]]) -> Registration:
+    return Registration.model_validate(
+        {name: getattr(row, name) for name in Registration.model_fields}
+    )
 
 
 def _text(model: Progress | Failure | None) -> str | None:

@@ -79,4 +79,37 @@ api_keys = Table(
     Column("digest", String(64), primary_key=True),
     Column("role", String(16), nullable=False),
     Column("subject", String(64), nullable=False),
+    # Null for the keys of the keys file.
+    Column("registration_id", String(66)),
+)
+
+_STANDING = text("state <> 'REJECTED'")
+
+registrations = Table(
+    "registrations",
+    metadata,
+    Column("registration_id", String(66), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("company", String(200), nullable=False),
+    Column("wallet", String(42), nullable=False),
+    Column("provider", String(32), nullable=False),
+    Column("site", String(255), nullable=False),
+    Column("template", String(255), nullable=False),
+    Column("nullifier", String(66), nullable=False),
+    Column("proof_digest", String(66), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("proven_at", BigInteger, nullable=False),
+    Column("requested_at", BigInteger, nullable=False),
+    Column("decided_at", BigInteger),
+    # One account, one name, one wallet: the database holds that, whoever races.
+    *(
+        Index(
+            f"uq_registrations_{column}",
+            column,
+            unique=True,
+            sqlite_where=_STANDING,
+            postgresql_where=_STANDING,
+        )
+        for column in ("name", "wallet", "nullifier")
+    ),
 )

@@ -19,7 +19,14 @@ from web3 import HTTPProvider, Web3
 
 from oracle.client import OracleClient, OracleRefused, OracleUnavailable
 from oracle.clients.edge.devplatform import DevPlatform
-from oracle.messages import EscrowRequest, Evidence, JobState, Status
+from oracle.messages import (
+    ChallengeSet,
+    EscrowRequest,
+    Evidence,
+    JobState,
+    Status,
+    TpmEvidence,
+)
 from scripts.chain import ROOT, anvil_binary, die_with_parent, free_port, rpc
 from settlement.client import Settlement
 from settlement.deploy import DeploymentParameters, deploy, deploy_test_usdc
@@ -79,8 +86,11 @@ class Network:
     start: Callable[[int], subprocess.Popen[bytes]]
     client: OracleClient
     directory: Path
+    urls: list[str]
 
-    def evidence(self) -> Evidence:
+    def evidence(
+        self, tpm: Callable[[ChallengeSet], TpmEvidence | None] = lambda _challenges: None
+    ) -> Evidence:
         enclave = actor("enclave").address
         challenges = self.client.create_challenge(1, enclave)
         data = report_data(
@@ -98,6 +108,7 @@ class Network:
             configuration=CONFIGURATION,
             challenges=challenges.challenges,
             quote=self.platform.quote(MEASUREMENT, data),
+            tpm=tpm(challenges),
         )
 
     def terms(self) -> JobTerms:
@@ -133,7 +144,13 @@ class Network:
 
 
 @pytest.fixture
-def network(tmp_path: Path) -> Iterator[Network]:
+def operator_settings() -> dict[str, str]:
+    """What all operators are told beside the rest."""
+    return {}
+
+
+@pytest.fixture
+def network(tmp_path: Path, operator_settings: dict[str, str]) -> Iterator[Network]:
     with ExitStack() as stack:
         port = free_port()
         anvil = str(anvil_binary())
@@ -153,6 +170,7 @@ def network(tmp_path: Path) -> Iterator[Network]:
             "COLLATERAL_FILE": _file(tmp_path, "collateral.json", platform.collateral_json()),
             "PEER_TOKEN_FILE": _file(tmp_path, "token", TOKEN),
             "POLL_INTERVAL": "0.2",
+            **operator_settings,
         }
         root = tmp_path / "root.der"
         root.write_bytes(platform.root_der)
@@ -178,7 +196,8 @@ def network(tmp_path: Path) -> Iterator[Network]:
         for operator_port in ports:
             _wait_ready(f"http://127.0.0.1:{operator_port}")
         client = stack.enter_context(OracleClient(f"http://127.0.0.1:{ports[0]}"))
-        yield Network(w3, deployment, platform, operators, start, client, tmp_path)
+        urls = [f"http://127.0.0.1:{operator_port}" for operator_port in ports]
+        yield Network(w3, deployment, platform, operators, start, client, tmp_path, urls)
 
 
 def _wait_ready(url: str) -> None:

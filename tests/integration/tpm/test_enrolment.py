@@ -59,7 +59,7 @@ def test_answer_in_the_last_second_counts_and_later_not(node: Node, vendor: Vend
 
 def test_guess_is_refused_and_uses_the_activation_up(node: Node, vendor: Vendor) -> None:
     activation = vendor.enrolment.begin(vendor.request(node.ek, node.ak), NOW)
-    guess = ActivationAnswer(challenge_id=activation.challenge_id, secret=bytes(32))
+    guess = ActivationAnswer(challenge_id=activation.challenge_id, proof=bytes(32))
     with pytest.raises(CredentialMismatch):
         vendor.enrolment.finish(guess, NOW)
     answer = node.tpm.activate(node.ek, node.ak, activation)

@@ -154,3 +154,54 @@ def test_console_script_shows_a_quote(
         main()
     assert end.value.code == 0
     assert json.loads(capsys.readouterr().out)["kind"] == "sgx"
+
+
+PUBLIC_PROOF = (
+    Path(__file__).parents[2] / "vectors" / "attestation" / "reclaim" / "rust_sdk_valid.json"
+)
+PROVEN_AT = 1_728_288_586
+
+
+def test_public_identity_proof_counts_by_the_built_in_settings() -> None:
+    result = run("identity", PUBLIC_PROOF, "--at", PROVEN_AT + 3600, "--json")
+    assert result.exit_code == 0
+    report = json.loads(result.stdout)
+    assert report["accepted"] is True
+    assert report["checked"] == ["attestors", "template", "age"]
+    assert (report["site"], report["template"]) == ("kaggle.com", "kaggle-user")
+    assert (report["purpose"], report["issued_at"]) == ("Example context message", PROVEN_AT)
+    assert "providerreclaim" not in result.stdout
+    assert "kaggle-user" in run("identity", PUBLIC_PROOF, "--at", PROVEN_AT).stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (("--at", PROVEN_AT + 3601), "ProofExpired"),
+        (("--at", PROVEN_AT - 61), "ProofFromFuture"),
+        (("--at", PROVEN_AT, "--wallet", "0x" + "11" * 20), "WalletMismatch"),
+        (("--at", PROVEN_AT, "--purpose", "rapha"), "PurposeMismatch"),
+    ],
+)
+def test_identity_proof_that_does_not_count_is_named_with_exit_code_1(
+    options: tuple[object, ...], code: str
+) -> None:
+    result = run("identity", PUBLIC_PROOF, *options, "--json")
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    assert (report["accepted"], report["code"], report["site"]) == (False, code, None)
+
+
+def test_identity_proof_is_judged_by_the_operators_own_settings(tmp_path: Path) -> None:
+    settings = tmp_path / "identity.json"
+    settings.write_text(json.dumps({"attestors": ["0x" + "11" * 20]}))
+    result = run(
+        "identity", "-", "--settings", settings, "--at", PROVEN_AT, "--json",
+        input=PUBLIC_PROOF.read_bytes(),
+    )  # fmt: skip
+    assert json.loads(result.stdout)["code"] == "AttestorUnknown"
+    settings.write_text('{"attestors": []}')
+    with pytest.raises(InvalidInput, match="attestors: Tuple should have at least 1 item"):
+        run("identity", PUBLIC_PROOF, "--settings", settings, catch_exceptions=False)
+    with pytest.raises(InvalidInput, match="not a wallet's address"):
+        run("identity", PUBLIC_PROOF, "--wallet", "me", catch_exceptions=False)

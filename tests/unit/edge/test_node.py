@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from eth_utils import keccak
 from safetensors.numpy import load
+from structlog.testing import capture_logs
 
 import oracle.clients.edge.node as node_module
 import oracle.clients.edge.outbox as outbox_module
@@ -23,6 +24,7 @@ from oracle.client import (
     OracleUnavailable,
     ReceiptStatus,
     Status,
+    TpmWanted,
 )
 from oracle.clients.edge.child import ChildLimits
 from oracle.clients.edge.config import EdgeSettings
@@ -65,6 +67,7 @@ class Oracle:
         self.verdict: tuple[Status, str | None] = (Status.SETTLED, None)
         self.down = threading.Event()
         self.attestations = 0
+        self.tpm: TpmWanted | None = None
 
     def _up(self):
         if self.down.is_set():
@@ -73,7 +76,9 @@ class Oracle:
     def create_challenge(self, node_id, enclave_key):
         self._up()
         nonce = keccak(b"".join(sorted(self.challenges)))
-        return ChallengeSet(challenges=self.challenges, nonce=nonce, expires_at=NOW + 60)
+        return ChallengeSet(
+            challenges=self.challenges, nonce=nonce, expires_at=NOW + 60, tpm=self.tpm
+        )
 
     def submit_attestation(self, evidence):
         self._up()
@@ -598,6 +603,22 @@ def test_a_final_refusal_of_the_evidence_ends_the_node_by_name(hospital):
         hospital.node().run()
     assert caught.value.reason == "MeasurementNotAllowed"
     assert hospital.hub.profile is None
+
+
+def test_a_node_without_a_tpm_ends_by_name_where_one_is_required(hospital):
+    hospital.oracle.tpm = TpmWanted(required=True, selection="sha256:8", event_log=False)
+    with pytest.raises(AttestationRefused) as caught:
+        hospital.node().run()
+    assert caught.value.reason == "TpmRequired"
+    assert hospital.oracle.attestations == 0
+
+
+def test_a_node_without_a_tpm_says_so_where_none_is_required(hospital):
+    hospital.oracle.tpm = TpmWanted(required=False, selection="sha256:8", event_log=False)
+    with capture_logs() as logs:
+        hospital.node().run()
+    assert [entry["event"] for entry in logs].count("running_without_tpm") == 1
+    assert hospital.oracle.attestations == 1
 
 
 def test_a_stale_challenge_is_replaced_by_a_fresh_one(hospital):

@@ -58,8 +58,15 @@ class WireOracle:
     escrows: dict[str, dict[str, Any]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
-    def attest(self, node_id: int, *, expiry: int = START + 10**6, valid: bool = True) -> None:
-        """A node's enclave is registered."""
+    def attest(
+        self, node_id: int, *, expiry: int = START + 10**6, valid: bool = True, tpm: bool = True
+    ) -> None:
+        """A node's enclave is registered; `valid` and `tpm` say whether both parts count."""
+        reasons = [
+            reason
+            for reason, holds in (("enclave_revoked", not valid), ("tpm_expired", not tpm))
+            if holds
+        ]
         self.nodes[node_id] = {
             "node_id": node_id,
             "enclave_key": address(node_id + 100),
@@ -68,6 +75,9 @@ class WireOracle:
             "expiry": expiry,
             "revoked": not valid,
             "valid": valid,
+            "routable": not reasons,
+            "routable_until": None if reasons else expiry,
+            "reasons": reasons,
         }
 
     def escrow(self, job_id: bytes, terms: JobTerms) -> None:
@@ -139,6 +149,11 @@ class World:
     deployment: Deployment
     folder: Path
     now: list[int]
+    store: Store
+
+    def stranger(self) -> HubClient:
+        """The client of somebody without a key."""
+        return HubClient("http://hub", None, httpx.MockTransport(self._relay))
 
     def party(self, name: str) -> HubClient:
         """The client of a developer by name, or of a node by its id."""
@@ -259,7 +274,7 @@ def world(
         deployment,
         clock=lambda: now[0],
     )
-    with TestClient(create_app(service, KeyRing(store.api_keys(), HASH_KEY))) as http:
-        built = World(oracle, http, service, deployment, tmp_path, now)
+    with TestClient(create_app(service, KeyRing(store.api_keys, HASH_KEY))) as http:
+        built = World(oracle, http, service, deployment, tmp_path, now, store)
         built.party("1").put_profile(make_profile(1))
         yield built

@@ -98,7 +98,7 @@ def test_refusals_carry_their_data(world: World, make_request: MakeRequest) -> N
     }
 
 
-@pytest.mark.parametrize("change", [{"valid": False}, {"expiry": 1_800_000_000}])
+@pytest.mark.parametrize("change", [{"valid": False}, {"tpm": False}, {"expiry": 1_800_000_000}])
 def test_node_without_valid_attestation_gets_no_job(
     world: World, make_request: MakeRequest, change: dict[str, Any]
 ) -> None:
@@ -196,6 +196,7 @@ def test_catalogue_tells_who_is_attested_until_when(
     entries = {entry.profile.node_id: entry for entry in world.party("acme").catalogue()}
     assert (entries[1].valid, entries[1].expiry) == (True, 1_801_000_000)
     assert (entries[2].valid, entries[2].expiry) == (False, None)
+    assert (entries[1].reasons, entries[2].reasons) == ((), ("enclave_missing",))
     assert entries[2].profile == make_profile(2, modality="imaging")
 
 

@@ -97,6 +97,17 @@ def test_node_that_lost_its_attestation_gets_no_new_job(
     assert world.party("1").lease(1).job_id == created.job_id
 
 
+def test_node_whose_tpm_evidence_ended_gets_no_new_job_and_is_told_why(
+    world: World, make_request: MakeRequest
+) -> None:
+    world.funded(make_request())
+    world.oracle.attest(1, tpm=False)
+    with pytest.raises(HubRefused) as caught:
+        world.party("1").lease(1)
+    assert (caught.value.code, caught.value.status) == ("NodeNotAttested", 409)
+    assert caught.value.data == {"node_id": 1, "reasons": ["tpm_expired"]}
+
+
 def test_dead_oracle_stops_the_lease_and_loses_nothing(
     world: World, make_request: MakeRequest
 ) -> None:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from oracle.clients.hub.errors import BudgetTooSmall, DeadlineTooSoon, NoNodeAvailable, in_usdc
 from oracle.clients.hub.messages import DatasetProfile, JobRequest, OutputPolicy
-from oracle.clients.hub.routing import check_deadline, route
+from oracle.clients.hub.routing import Standing, check_deadline, route
 
+GOOD = Standing(2_000_000_000, ())
 MakeProfile = Callable[..., DatasetProfile]
 MakeRequest = Callable[..., JobRequest]
 
@@ -18,7 +19,7 @@ MakeRequest = Callable[..., JobRequest]
 def test_fitting_node_is_chosen_with_its_reasons(
     make_profile: MakeProfile, make_request: MakeRequest
 ) -> None:
-    profile, chosen = route(make_request(), [make_profile(1)], {1}, {})
+    profile, chosen = route(make_request(), [make_profile(1)], {1: GOOD}, {})
     assert profile.node_id == chosen.node_id == 1
     assert chosen.why == (
         "modality tabular with 569 records",
@@ -29,22 +30,27 @@ def test_fitting_node_is_chosen_with_its_reasons(
 
 
 @pytest.mark.parametrize(
-    ("changes", "attested", "why"),
+    ("changes", "standings", "why"),
     [
-        ({"modality": "imaging"}, {1}, "its modality is imaging, not tabular"),
-        ({"record_count": 499}, {1}, "it has 499 records, not 500"),
-        ({}, {2}, "its attestation is not valid now"),
+        ({"modality": "imaging"}, {1: GOOD}, "its modality is imaging, not tabular"),
+        ({"record_count": 499}, {1: GOOD}, "it has 499 records, not 500"),
+        ({}, {2: GOOD}, "its attestation is not valid now (enclave_missing)"),
+        (
+            {},
+            {1: Standing(None, ("enclave_expired", "tpm_missing"))},
+            "its attestation is not valid now (enclave_expired, tpm_missing)",
+        ),
     ],
 )
 def test_node_that_does_not_fit_is_told_why(
     make_profile: MakeProfile,
     make_request: MakeRequest,
     changes: dict[str, Any],
-    attested: set[int],
+    standings: dict[int, Standing],
     why: str,
 ) -> None:
     with pytest.raises(NoNodeAvailable) as caught:
-        route(make_request(), [make_profile(1, **changes)], attested, {})
+        route(make_request(), [make_profile(1, **changes)], standings, {})
     assert caught.value.quotes[0].why == (why,)
     assert caught.value.final is False
     assert why in str(caught.value)
@@ -61,7 +67,7 @@ def test_policy_that_wants_more_records_than_there_are_excludes_the_node(
         allowed_metrics=(),
     )
     with pytest.raises(NoNodeAvailable) as caught:
-        route(make_request(policy=policy), [make_profile(1)], {1}, {})
+        route(make_request(policy=policy), [make_profile(1)], {1: GOOD}, {})
     assert caught.value.quotes[0].why == (
         "the policy wants an output to rest on 600 records, it has 569",
     )
@@ -69,7 +75,7 @@ def test_policy_that_wants_more_records_than_there_are_excludes_the_node(
 
 def test_without_profiles_there_is_no_node(make_request: MakeRequest) -> None:
     with pytest.raises(NoNodeAvailable, match="no dataset profile is published"):
-        route(make_request(), [], set(), {})
+        route(make_request(), [], {}, {})
 
 
 def test_budget_below_the_cheapest_worst_case_names_both_amounts(
@@ -77,7 +83,7 @@ def test_budget_below_the_cheapest_worst_case_names_both_amounts(
 ) -> None:
     dear, dearer = make_profile(1), make_profile(2, price_per_record=20_000)
     with pytest.raises(BudgetTooSmall) as caught:
-        route(make_request(budget=5_789_999), [dearer, dear], {1, 2}, {})
+        route(make_request(budget=5_789_999), [dearer, dear], {1: GOOD, 2: GOOD}, {})
     assert (caught.value.needed, caught.value.given) == (5_790_000, 5_789_999)
     assert str(caught.value) == (
         "the job can cost up to 5.79 USDC (5790000 base units), "
@@ -88,7 +94,7 @@ def test_budget_below_the_cheapest_worst_case_names_both_amounts(
 def test_budget_equal_to_the_worst_case_is_enough(
     make_profile: MakeProfile, make_request: MakeRequest
 ) -> None:
-    assert route(make_request(budget=5_790_000), [make_profile(1)], {1}, {})[1].node_id == 1
+    assert route(make_request(budget=5_790_000), [make_profile(1)], {1: GOOD}, {})[1].node_id == 1
 
 
 @pytest.mark.parametrize(
@@ -108,7 +114,7 @@ def test_least_loaded_then_cheapest_then_lowest_id_is_chosen(
     node_id: int,
 ) -> None:
     profiles = [make_profile(i, price_per_record=p) for i, p in enumerate(prices, start=1)]
-    assert route(make_request(), profiles, {1, 2}, load)[0].node_id == node_id
+    assert route(make_request(), profiles, {1: GOOD, 2: GOOD}, load)[0].node_id == node_id
 
 
 def test_deadline_must_lie_far_enough_ahead() -> None:
@@ -160,6 +166,7 @@ def test_a_route_always_fits_and_a_refusal_is_always_right(
         for i, (kind, count, price, epoch, _, _) in enumerate(nodes, start=1)
     }
     attested = {i for i, node in enumerate(nodes, start=1) if node[4]}
+    standings = dict.fromkeys(attested, GOOD)
     load = {i: node[5] for i, node in enumerate(nodes, start=1)}
     request = make_request(budget=budget, epochs=epochs)
     fits = {
@@ -169,7 +176,7 @@ def test_a_route_always_fits_and_a_refusal_is_always_right(
     }
     affordable = [i for i, cost in fits.items() if cost <= budget]
     if affordable:
-        profile, chosen = route(request, profiles.values(), attested, load)
+        profile, chosen = route(request, profiles.values(), standings, load)
         assert profile.node_id == chosen.node_id
         assert profile.node_id in affordable
         assert load[profile.node_id] == min(load[i] for i in affordable)
@@ -177,10 +184,10 @@ def test_a_route_always_fits_and_a_refusal_is_always_right(
         assert free == set(affordable)
     elif fits:
         with pytest.raises(BudgetTooSmall) as dear:
-            route(request, profiles.values(), attested, load)
+            route(request, profiles.values(), standings, load)
         assert (dear.value.needed, dear.value.given) == (min(fits.values()), budget)
     else:
         with pytest.raises(NoNodeAvailable) as none:
-            route(request, profiles.values(), attested, load)
+            route(request, profiles.values(), standings, load)
         assert [quote.node_id for quote in none.value.quotes] == list(profiles)
         assert all(quote.why for quote in none.value.quotes)

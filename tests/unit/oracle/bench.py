@@ -24,6 +24,7 @@ from oracle.relayer import Relayer
 from oracle.service import Service
 from oracle.signers.local import LocalKey
 from oracle.store.database import Store
+from oracle.tpm import NodeTpms
 from oracle.transactions import FeePolicy
 from oracle.watcher import Watcher
 from settlement.deployment import Deployment
@@ -203,6 +204,7 @@ class Bench:
     peers: tuple[PeerClient, ...] = ()
     policy: RelayPolicy = POLICY
     keys: tuple[str, ...] = ("relayer",)
+    tpms: Callable[[Store, Callable[[], int]], NodeTpms] | None = None
     now: Callable[[], int] = field(init=False)
     keyring: Keyring | None = field(init=False, default=None)
 
@@ -234,7 +236,7 @@ class Bench:
         if self.keyring is not None:  # with a process its locks are gone
             self.keyring.close()
         self.store, self.chain = store or self.store, chain or self.chain
-        self.intake = Intake(self.store, DEPLOYMENT, self.now)
+        self.intake = Intake(self.store, DEPLOYMENT, self.now, self._tpms_of(self.store))
         self.watcher = Watcher(self.store, self.chain, DEPLOYMENT)
         self.operator = self.operator_of("operator", self.store)
         self.quorum = Quorum(self.store, self.chain, DEPLOYMENT, self.operator, self.peers)
@@ -251,7 +253,19 @@ class Bench:
     def operator_of(self, name: str, store: Store) -> Operator:
         """An operator of the committee with this actor's key."""
         policy = CommitteePolicy(registration_ttl=7 * DAY, challenge_ttl=600)
-        return Operator(store, self.chain, DEPLOYMENT, verifier(), actor(name), policy, self.now)
+        return Operator(
+            store,
+            self.chain,
+            DEPLOYMENT,
+            verifier(),
+            actor(name),
+            policy,
+            self.now,
+            self._tpms_of(store),
+        )
+
+    def _tpms_of(self, store: Store) -> NodeTpms | None:
+        return self.tpms(store, self.now) if self.tpms else None
 
     def service(self, *, relay: bool = True) -> Service:
         """The same parts as a service for the HTTP API."""

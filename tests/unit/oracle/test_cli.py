@@ -7,7 +7,8 @@ import pytest
 from alembic.script import ScriptDirectory
 
 from oracle import cli
-from oracle.store.database import MIGRATIONS
+from oracle.store.database import MIGRATIONS, Store
+from oracle.store.tpm import TpmKeyRow
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -38,3 +39,20 @@ def test_migrate_prints_the_revision(
     assert json.loads(capsys.readouterr().out) == {
         "revision": ScriptDirectory(str(MIGRATIONS)).get_current_head()
     }
+
+
+def test_forget_tpm_lets_a_node_have_another(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for name in ("DEPLOYMENT", "COMMITTEE_KEY", "PEER_TOKEN", "COLLATERAL"):
+        monkeypatch.setenv(f"RAPHA_ORACLE_{name}_FILE", str(tmp_path / name))
+    monkeypatch.setenv("RAPHA_ORACLE_RPC_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("RAPHA_ORACLE_DATABASE_URL", f"sqlite:///{tmp_path / 'oracle.db'}")
+    store = Store(f"sqlite:///{tmp_path / 'oracle.db'}")
+    store.migrate()
+    key = {"ak_name": b"ak", "ek_certificate": b"c", "ek_key": b"k", "enrolled_at": 1}
+    with store.write() as session:
+        session.add(TpmKeyRow(node_id=7, valid_until=2, **key))
+    for code, forgotten in ((0, True), (1, False)):
+        assert run(monkeypatch, "forget-tpm", "7", "--json") == code
+        assert json.loads(capsys.readouterr().out) == {"node_id": 7, "forgotten": forgotten}

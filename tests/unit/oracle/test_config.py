@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+from endorsement import EndorsementCa
 from eth_account import Account
 from pydantic import ValidationError
 from unit.oracle.bench import DEPLOYMENT, TOKEN, actor
@@ -18,6 +20,7 @@ from oracle.config import (
 from oracle.errors import ConfigurationRefused, SecretFileInvalid
 from oracle.keyfiles import read_key
 from oracle.service import build
+from oracle.tpm import read_roots
 from settlement.deployment import REAL_CHAINS
 from settlement.signer import KNOWN_ACCOUNTS, KnownKeyRefused
 
@@ -177,3 +180,79 @@ def test_a_short_token_is_refused(tmp_path: Path) -> None:
 def test_settings_do_not_show_the_endpoints_key(files: dict[str, Any]) -> None:
     settings = OracleSettings(**{**files, "rpc_url": "https://rpc.test/v2/secret-key"})
     assert "secret-key" not in repr(settings)
+
+
+def tpm_files(files: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """The same settings, judging TPMs."""
+    roots, policies = tmp_path / "roots.pem", tmp_path / "policies.json"
+    root = EndorsementCa.create(1_800_000_000).root
+    roots.write_bytes(root.public_bytes(Encoding.PEM))
+    policy = {"model": "edge", "version": 1, "pcrs": {"8": ["0x" + "11" * 32]}}
+    policies.write_text(json.dumps({"policies": [policy], "default_model": "edge"}))
+    return files | {"tpm_roots_file": roots, "tpm_policies_file": policies}
+
+
+def test_an_oracle_that_judges_tpms_says_what_it_wants(
+    files: dict[str, Any], tmp_path: Path
+) -> None:
+    service = build(OracleSettings(**tpm_files(files, tmp_path), tpm_required=True))
+    wanted = service.operator.wanted_tpm(1)
+    assert wanted is not None
+    assert (wanted.required, wanted.selection) == (True, "sha256:8")
+
+
+@pytest.mark.parametrize(
+    ("missing", "fault"),
+    [
+        (("tpm_policies_file",), "tpm_roots_file and tpm_policies_file together"),
+        (("tpm_roots_file",), "tpm_roots_file and tpm_policies_file together"),
+        (("tpm_roots_file", "tpm_policies_file"), "tpm_required needs"),
+    ],
+)
+def test_tpms_are_judged_by_roots_and_policies_or_not_at_all(
+    files: dict[str, Any], tmp_path: Path, missing: tuple[str, ...], fault: str
+) -> None:
+    given = tpm_files(files, tmp_path)
+    for name in missing:
+        del given[name]
+    with pytest.raises(ValidationError, match=fault):
+        OracleSettings(**given, tpm_required=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        ("tpm_roots_file", b"", "does not hold PEM certificates"),
+        ("tpm_policies_file", b"{}", "policies: Field required"),
+        (
+            "tpm_policies_file",
+            b'{"policies": [{"model": "m", "version": 1, "pcrs": {"8": ["0x'
+            + b"11" * 32
+            + b'"]}}], "nodes": {"1": {"model": "other"}}}',
+            "no PCR policy for node model 'other'",
+        ),
+    ],
+)
+def test_files_of_the_tpms_are_refused_by_name(
+    files: dict[str, Any], tmp_path: Path, name: str, content: bytes, fault: str
+) -> None:
+    given = tpm_files(files, tmp_path)
+    given[name].write_bytes(content)
+    with pytest.raises(ConfigurationRefused, match=fault) as caught:
+        build(OracleSettings(**given))
+    assert str(given[name]) in str(caught.value)
+    given[name].unlink()
+    with pytest.raises(ConfigurationRefused, match="No such file"):
+        build(OracleSettings(**given))
+
+
+def test_revoked_tpms_come_from_the_environment(
+    files: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in tpm_files(files, tmp_path).items():
+        monkeypatch.setenv(f"RAPHA_ORACLE_{name.upper()}", str(value))
+    monkeypatch.setenv("RAPHA_ORACLE_TPM_REVOKED_KEYS", json.dumps(["0x" + "11" * 32]))
+    settings = OracleSettings()
+    assert settings.tpm_revoked_keys == frozenset([b"\x11" * 32])
+    assert settings.tpm_roots_file is not None
+    assert read_roots(settings.tpm_roots_file, settings.tpm_revoked_keys).is_revoked(b"\x11" * 32)

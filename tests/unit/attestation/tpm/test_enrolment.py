@@ -24,6 +24,7 @@ from oracle.attestation.tpm.enrolment import (
     EnrolmentRequest,
     MemoryActivations,
     OpenActivation,
+    activation_proof,
 )
 
 TTL = 300
@@ -50,9 +51,17 @@ def request_of(ca: EndorsementCa, eks: dict[str, SoftKey], ak: SoftKey) -> Reque
     return build
 
 
-def answered(ek: SoftKey, key: SoftKey, activation: Activation) -> ActivationAnswer:
-    secret = ek.activate(key.parsed().name, activation.credential_blob, activation.encrypted_secret)
-    return ActivationAnswer(challenge_id=activation.challenge_id, secret=secret)
+def opened_secret(ek: SoftKey, key: SoftKey, activation: Activation) -> bytes:
+    return ek.activate(key.parsed().name, activation.credential_blob, activation.encrypted_secret)
+
+
+def answered(
+    ek: SoftKey, key: SoftKey, activation: Activation, node_id: int = 7
+) -> ActivationAnswer:
+    proof = activation_proof(
+        opened_secret(ek, key, activation), challenge_id=activation.challenge_id, node_id=node_id
+    )
+    return ActivationAnswer(challenge_id=activation.challenge_id, proof=proof)
 
 
 @pytest.mark.parametrize("kind", ["rsa", "ecc"])
@@ -104,15 +113,17 @@ def test_late_answer_is_refused_and_uses_the_activation_up(
         enrolment.finish(answer, ca.now)
 
 
-@pytest.mark.parametrize("secret", [b"", bytes(32), bytes(64)])
+@pytest.mark.parametrize("guess", ["zeros", "the bare secret"])
 def test_wrong_answer_is_refused_and_uses_the_activation_up(
     enrolment: Enrolment, request_of: RequestOf, ca: EndorsementCa,
-    eks: dict[str, SoftKey], ak: SoftKey, secret: bytes,
+    eks: dict[str, SoftKey], ak: SoftKey, guess: str,
 ) -> None:  # fmt: skip
     activation = enrolment.begin(request_of(), ca.now)
-    guess = ActivationAnswer(challenge_id=activation.challenge_id, secret=secret)
+    proof = opened_secret(eks["ecc"], ak, activation) if guess != "zeros" else bytes(32)
     with pytest.raises(CredentialMismatch):
-        enrolment.finish(guess, ca.now)
+        enrolment.finish(
+            ActivationAnswer(challenge_id=activation.challenge_id, proof=proof), ca.now
+        )
     with pytest.raises(ActivationUnknown):
         enrolment.finish(answered(eks["ecc"], ak, activation), ca.now)
 
@@ -125,7 +136,26 @@ def test_newer_activation_of_a_node_replaces_the_earlier(
     with pytest.raises(ActivationUnknown):
         enrolment.finish(answered(eks["ecc"], ak, first), ca.now)
     assert enrolment.finish(answered(eks["ecc"], ak, second), ca.now).node_id == 7
-    assert enrolment.finish(answered(eks["ecc"], ak, other), ca.now).node_id == 8
+    assert enrolment.finish(answered(eks["ecc"], ak, other, 8), ca.now).node_id == 8
+
+
+def test_answer_for_another_node_than_the_tpm_means_is_refused(
+    enrolment: Enrolment, request_of: RequestOf, ca: EndorsementCa,
+    eks: dict[str, SoftKey], ak: SoftKey,
+) -> None:  # fmt: skip
+    # Whoever passes the request on wrote 8 into it; the node's TPM answers as node 7.
+    activation = enrolment.begin(request_of(node_id=8), ca.now)
+    with pytest.raises(CredentialMismatch):
+        enrolment.finish(answered(eks["ecc"], ak, activation, node_id=7), ca.now)
+
+
+def test_activation_with_another_tpm_does_not_displace_the_nodes_own(
+    enrolment: Enrolment, request_of: RequestOf, ca: EndorsementCa,
+    eks: dict[str, SoftKey], ak: SoftKey,
+) -> None:  # fmt: skip
+    own = enrolment.begin(request_of("ecc"), ca.now)
+    enrolment.begin(request_of("rsa"), ca.now)
+    assert enrolment.finish(answered(eks["ecc"], ak, own), ca.now).node_id == 7
 
 
 def test_answer_of_one_activation_does_not_fit_another(
@@ -133,9 +163,9 @@ def test_answer_of_one_activation_does_not_fit_another(
     eks: dict[str, SoftKey], ak: SoftKey,
 ) -> None:  # fmt: skip
     mine, other = (enrolment.begin(request_of(node_id=n), ca.now) for n in (7, 8))
-    secret = answered(eks["ecc"], ak, mine).secret
+    proof = answered(eks["ecc"], ak, mine).proof
     with pytest.raises(CredentialMismatch):
-        enrolment.finish(ActivationAnswer(challenge_id=other.challenge_id, secret=secret), ca.now)
+        enrolment.finish(ActivationAnswer(challenge_id=other.challenge_id, proof=proof), ca.now)
 
 
 def test_unfit_keys_open_no_activation(

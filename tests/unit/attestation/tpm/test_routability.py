@@ -87,6 +87,12 @@ def test_all_reasons_are_told() -> None:
     )
 
 
+def test_where_the_tpm_is_not_required_only_the_enclave_counts() -> None:
+    verdict = judge(tpm=None, enrolled_ak=None, tpm_required=False)
+    assert (verdict.reasons, verdict.until) == ((), NOW + 10)
+    assert judge(enclave=None, tpm_required=False).reasons == (NotRoutable.ENCLAVE_MISSING,)
+
+
 @given(offset=st.integers(-50, 50))
 def test_node_is_routable_exactly_while_both_count(offset: int) -> None:
     verdict = judge(now=NOW + offset)
