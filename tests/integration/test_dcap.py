@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from anvil import DAY, GENESIS, MEASUREMENT, key
+from anvil import COMMITTEE, DAY, GENESIS, MEASUREMENT, THRESHOLD, key, set_up
 from eth_utils import keccak
 from hexbytes import HexBytes
 from web3 import Web3
@@ -21,7 +21,7 @@ from settlement.deploy import create
 from settlement.eip712 import enclave_registry_domain, sign_digest, verdict_digest
 from settlement.enclave import report_data
 from settlement.models import PlatformVerdict
-from settlement.reverts import Revert, reverted
+from settlement.reverts import ContractReverted, Revert, reverted
 from settlement.signer import LocalSigner
 
 pytestmark = pytest.mark.xdist_group("anvil")
@@ -167,6 +167,40 @@ def test_quotes_register_keys_within_their_gas() -> None:
         registry.transact("revoke_platform", sgx.pck_key.digest)
         assert not registry.is_valid("sgx enclave")
         assert not registry.is_valid("tdx enclave")
+
+
+def test_client_brings_platform_verdict_and_quote() -> None:
+    platform = DevPlatform.create(GENESIS, chain_id=31337)
+    with quiet_chain(GENESIS) as w3:
+        chain = set_up(w3, trust=platform.trust)
+        client, parts = chain.deployer, split_quote(platform.quote(MEASUREMENT, bytes(64)))
+        client.transact(client.register_platform_call(parts))
+        verdict = PlatformVerdict(
+            platform=parts.pck_key.digest,
+            node_id=1,
+            module_svn=parts.module_svn,
+            expiry=client.now() + 7 * DAY,
+            epoch=1,
+        )
+        digest = verdict_digest(verdict, chain.deployment.enclave_domain)
+        members = sorted(COMMITTEE, key=lambda member: str(member.address).lower())
+        signatures = [sign_digest(digest, member.key) for member in members[:THRESHOLD]]
+        client.transact(client.judge_call(verdict, signatures))
+        data = report_data(
+            chain_id=31337,
+            registry=chain.deployment.enclave_registry,
+            enclave_key=ENCLAVE,
+            encryption_key=ENCRYPTION_KEY,
+            nonce=client.quote_challenge(parts.pck_key.digest),
+            configuration=b"\x0c" * 32,
+        )
+        quote = split_quote(platform.quote(MEASUREMENT, data))
+        call = client.register_quote_call(quote, ENCLAVE, keccak(ENCRYPTION_KEY))
+        client.transact(call)
+        assert client.call(client.enclaves.functions.is_valid(ENCLAVE, 1))
+        with pytest.raises(ContractReverted) as caught:
+            client.transact(call)
+        assert caught.value.revert is Revert.ENCLAVES_REGISTRATION_IS_NOT_NEWER
 
 
 def test_without_the_precompile_nothing_passes() -> None:
