@@ -58,7 +58,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def quiet_chain(genesis: int, *options: str) -> Iterator[Web3]:
+def quiet_chain(genesis: int, *options: str, hardfork: str = "osaka") -> Iterator[Web3]:
     """A bare anvil that mines each transaction at once.
 
     Its clock starts at `genesis` (Unix seconds) and moves a second per block, so that the same
@@ -68,7 +68,7 @@ def quiet_chain(genesis: int, *options: str) -> Iterator[Web3]:
     with tempfile.TemporaryDirectory() as home:
         command = [
             str(anvil_binary()),
-            *("--port", str(port), "--hardfork", "osaka", "--accounts", "10", "--quiet"),
+            *("--port", str(port), "--hardfork", hardfork, "--accounts", "10", "--quiet"),
             *("--timestamp", str(genesis), "--gas-limit", "60000000"),
             *options,
         ]

@@ -213,9 +213,13 @@ class Localnet:
         return self.w3
 
     def deploy(self) -> Deployment:
-        """Deploy the test USDC and the contracts, register the hospital's node, fund the payer."""
+        """Deploy the test USDC and the contracts, and register the hospital's node.
+
+        The enclave registry trusts the root of this network's own development platform.
+        """
         actors = self.actors
         signer = LocalSigner(actors.deployer)
+        platform = DevPlatform.open(self._platform, int(time.time()), chain_id=CHAIN_ID)
         usdc = deploy_test_usdc(self.w3, signer)
         self.deployment = deploy(
             self.w3,
@@ -234,6 +238,7 @@ class Localnet:
                 # what is earned can be paid out at once
                 challenge_window=0,
                 timelock_delay=2 * 24 * 60 * 60,
+                trust=platform.trust,
             ),
         )
         (self.folder / "deployment.json").write_text(self.deployment.model_dump_json(indent=2))
@@ -270,8 +275,6 @@ class Localnet:
     def start_oracles(self) -> None:
         """Start the operators; the first relays and asks the others for their signatures."""
         self.start_tpm()
-        platform = self.folder / "platform"
-        DevPlatform.open(platform, int(time.time()), chain_id=CHAIN_ID)
         token = self._secret("peer-token", secrets.token_hex(32))
         names = [f"oracle-{number}" for number in range(1, OPERATORS + 1)]
         for name, operator in zip(names, self.actors.operators, strict=True):
@@ -284,8 +287,8 @@ class Localnet:
                 "DATABASE_URL": f"sqlite:///{state}/oracle.sqlite",
                 "COMMITTEE_KEY_FILE": self._secret(f"{name}.key", operator.key.hex()),
                 "PEER_TOKEN_FILE": token,
-                "DEV_ROOT_FILE": str(platform / "root.der"),
-                "COLLATERAL_FILE": str(platform / "collateral.json"),
+                "DEV_ROOT_FILE": str(self._platform / "root.der"),
+                "COLLATERAL_FILE": str(self._platform / "collateral.json"),
                 "POLL_INTERVAL": "0.5",
                 "RELAY": "false",
                 **(self.tpm.operator_settings() if self.tpm else {}),
@@ -336,7 +339,7 @@ class Localnet:
             "HUB_KEY_FILE": str(self.folder / "keys" / "node-hub.key"),
             "DEPLOYMENT_FILE": str(self.folder / "deployment.json"),
             "STATE_DIR": str(self.folder / "node"),
-            "PLATFORM_DIR": str(self.folder / "platform"),
+            "PLATFORM_DIR": str(self._platform),
             "PRICE_PER_RECORD": str(self.price_per_record),
             "PRICE_PER_EPOCH": str(self.price_per_epoch),
             # each settlement costs gas: about one per block is live enough
@@ -366,6 +369,11 @@ class Localnet:
     def payer(self) -> Settlement:
         """The contracts as the payer uses them."""
         return Settlement(self.w3, self.deployment, LocalSigner(self.actors.payer))
+
+    @property
+    def _platform(self) -> Path:
+        """Where the development platform is kept, which these contracts trust and no others."""
+        return self.folder / "platform"
 
     def _port(self, name: str) -> int:
         return self._ports.setdefault(name, free_port())

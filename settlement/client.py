@@ -28,6 +28,7 @@ from settlement.contracts import (
     order,
     terms_ref,
 )
+from settlement.dcap import QuoteParts
 from settlement.deployment import Deployment
 from settlement.eip712 import (
     job_id,
@@ -41,6 +42,7 @@ from settlement.models import (
     EnclaveRegistration,
     JobTerms,
     OpenJobs,
+    PlatformVerdict,
     Sponsorship,
     Withdrawal,
 )
@@ -391,6 +393,28 @@ class Settlement:
     ) -> ContractFunction:
         """The call that registers an enclave; `signatures` sorted by signer."""
         return self.enclaves.functions.register(abi_value(registration), b"".join(signatures))
+
+    def register_platform_call(self, parts: QuoteParts) -> ContractFunction:
+        """The call that registers the platform of a quote by the certificates that came with it."""
+        return self.enclaves.functions.register_platform(
+            parts.certificates[0], parts.issuer.abi_value()
+        )
+
+    def judge_call(self, verdict: PlatformVerdict, signatures: Sequence[bytes]) -> ContractFunction:
+        """The call that brings a verdict on a platform; `signatures` sorted by signer."""
+        return self.enclaves.functions.judge(abi_value(verdict), b"".join(signatures))
+
+    def register_quote_call(
+        self, parts: QuoteParts, enclave_key: str, encryption_key_digest: bytes
+    ) -> ContractFunction:
+        """The call that registers an enclave key by a quote made for `quote_challenge`."""
+        return self.enclaves.functions.register_quote(
+            parts.abi_value(), to_checksum_address(enclave_key), encryption_key_digest
+        )
+
+    def quote_challenge(self, platform: bytes) -> bytes:
+        """The nonce (32 bytes) that the next quote of a platform must be made for."""
+        return bytes(self.call(self.enclaves.functions.challenge(platform)))
 
     def call(self, function: ContractFunction) -> Any:
         """Call without sending.

@@ -12,6 +12,7 @@ from web3.types import TxParams, TxReceipt
 
 from settlement.client import Settlement
 from settlement.contracts import TransactionFailed, artifact
+from settlement.dcap import INTEL, Trust
 from settlement.deployment import REAL_CHAINS, Deployment
 from settlement.errors import InvalidInput
 from settlement.signer import Signer
@@ -27,7 +28,7 @@ class DeploymentParameters(Frozen):
     `proposers` announce through the timelock, the `guardian` stops things, the `registrar`
     registers nodes, `protocol` gets the protocol's share, the `arbiter` splits what is disputed.
     `grace_period`, `challenge_window` (0 for none), `arbitration_period` and `timelock_delay` are
-    seconds.
+    seconds. `trust` says whose quotes count; on real chains only Intel's root is accepted.
     """
 
     proposers: tuple[Address, ...] = Field(min_length=1)
@@ -42,6 +43,7 @@ class DeploymentParameters(Frozen):
     challenge_window: UInt64 = 0
     arbitration_period: UInt64 = 7 * 24 * 60 * 60
     timelock_delay: UInt64
+    trust: Trust = INTEL
 
 
 def create_address(sender: str, nonce: int) -> str:
@@ -82,7 +84,7 @@ def deploy(w3: Web3, signer: Signer, usdc: str, parameters: DeploymentParameters
     from the deployer's nonce, and the vault's constructor refuses a registry that serves another.
 
     Raises:
-        InvalidInput: for a timelock delay below two days on a real chain.
+        InvalidInput: on a real chain, for a timelock delay below two days or a root not Intel's.
         TransactionFailed: when a creation reverted.
         WrongChain: when what was deployed does not fit together.
     """
@@ -91,12 +93,17 @@ def deploy(w3: Web3, signer: Signer, usdc: str, parameters: DeploymentParameters
         raise InvalidInput(
             f"the timelock's delay on chain {chain_id} is at least {MIN_TIMELOCK_DELAY} seconds"
         )
+    if chain_id in REAL_CHAINS and parameters.trust.root != INTEL.root:
+        raise InvalidInput(
+            f"quotes on chain {chain_id} go up to Intel's root; a development platform's is refused"
+        )
     timelock, first = create(
         w3,
         signer,
         "RaphaTimelock",
         [parameters.timelock_delay, list(parameters.proposers), list(parameters.proposers)],
     )
+    certificates, _ = create(w3, signer, "PckCertificates", [])
     enclaves, _ = create(
         w3,
         signer,
@@ -107,6 +114,7 @@ def deploy(w3: Web3, signer: Signer, usdc: str, parameters: DeploymentParameters
             sorted(parameters.committee, key=str.lower),
             parameters.threshold,
             list(parameters.measurements),
+            parameters.trust.abi_value(certificates),
         ],
     )
     nonce = w3.eth.get_transaction_count(to_checksum_address(signer.address))

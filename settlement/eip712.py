@@ -23,6 +23,7 @@ from settlement.models import (
     EnclaveRegistration,
     JobTerms,
     OpenJobs,
+    PlatformVerdict,
     Receipt,
     Sponsorship,
     Withdrawal,
@@ -80,6 +81,13 @@ TYPES: dict[str, list[tuple[str, str]]] = {
         ("bytes32", "measurement"),
         ("bytes32", "attestationDigest"),
         ("bytes32", "encryptionKeyDigest"),
+        ("uint64", "expiry"),
+        ("uint64", "epoch"),
+    ],
+    "PlatformVerdict": [
+        ("bytes32", "platform"),
+        ("uint64", "nodeId"),
+        ("uint128", "moduleSvn"),
         ("uint64", "expiry"),
         ("uint64", "epoch"),
     ],
@@ -228,6 +236,11 @@ def receipt_digest(receipt: Receipt, vault: Domain) -> bytes:
 def registration_digest(registration: EnclaveRegistration, registry: Domain) -> bytes:
     """What each committee member signs."""
     return _digest(registry, struct_hash(registration))
+
+
+def verdict_digest(verdict: PlatformVerdict, registry: Domain) -> bytes:
+    """What each committee member signs about a platform."""
+    return _digest(registry, struct_hash(verdict))
 
 
 def receive_authorization_digest(

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from settlement.types import Address, Bytes32, Frozen, HexData, Signature, UInt64, Usdc
+from settlement.types import Address, Bytes32, Frozen, HexData, Signature, UInt64, UInt128, Usdc
 
 MAX_NODE_ID = 2**22 - 1
 """The vault keeps node ids in 22 bits."""
@@ -139,5 +139,20 @@ class EnclaveRegistration(Frozen):
     measurement: Bytes32
     attestation_digest: Bytes32
     encryption_key_digest: Bytes32
+    expiry: UInt64
+    epoch: UInt64
+
+
+class PlatformVerdict(Frozen):
+    """What the committee signs about a platform: its TCB is good enough, and it is this node's.
+
+    It lasts until `expiry` (Unix seconds). `platform` is the digest of its PCK key, `module_svn`
+    the TEE_TCB_SVN of the TDX module it was judged with, its 16 bytes as one big-endian number,
+    zero for SGX; `epoch` is the committee's.
+    """
+
+    platform: Bytes32
+    node_id: UInt64 = Field(gt=0)
+    module_svn: UInt128
     expiry: UInt64
     epoch: UInt64

@@ -83,6 +83,7 @@ Address = Annotated[
     WithJsonSchema({"type": "string", "pattern": "^0x[0-9a-fA-F]{40}$"}),
 ]
 UInt64 = Annotated[int, Field(ge=0, lt=2**64, strict=True)]
+UInt128 = Annotated[int, Field(ge=0, lt=2**128, strict=True)]
 Usdc = Annotated[int, Field(ge=0, lt=2**64, strict=True)]
 """An amount of USDC in base units (6 decimals): 1_000_000 is one dollar."""
 

@@ -12,6 +12,7 @@ from web3 import Web3
 from scripts.chain import rpc
 from settlement.client import Settlement
 from settlement.contracts import Claim
+from settlement.dcap import INTEL, Trust
 from settlement.deploy import DeploymentParameters, deploy, deploy_test_usdc
 from settlement.deployment import Deployment
 from settlement.eip712 import job_id, receipt_digest, registration_digest, sign_digest
@@ -125,7 +126,7 @@ class Chain:
         rpc(self.w3, "evm_mine")
 
 
-def set_up(w3: Web3, *, challenge_window: int = 0) -> Chain:
+def set_up(w3: Web3, *, challenge_window: int = 0, trust: Trust = INTEL) -> Chain:
     """Deploy the contracts, register a node and give the payer a thousand USDC."""
     for name in ("deployer", "payer"):
         rpc(w3, "anvil_setBalance", key(name).address, hex(10**21))
@@ -147,6 +148,7 @@ def set_up(w3: Web3, *, challenge_window: int = 0) -> Chain:
             challenge_window=challenge_window,
             arbitration_period=2 * DAY,
             timelock_delay=2 * DAY,
+            trust=trust,
         ),
     )
     deployer = Settlement(w3, deployment, signer)

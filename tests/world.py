@@ -16,6 +16,7 @@ from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from eth_utils import keccak, to_checksum_address
 from hexbytes import HexBytes
+from p256 import install as install_p256
 
 from settlement.contracts import (
     Claim,
@@ -28,6 +29,7 @@ from settlement.contracts import (
     order,
     terms_ref,
 )
+from settlement.dcap import INTEL, QuoteParts, Trust
 from settlement.deploy import create_address
 from settlement.deployment import Deployment
 from settlement.eip712 import (
@@ -39,6 +41,7 @@ from settlement.eip712 import (
     receive_authorization_digest,
     registration_digest,
     sign_digest,
+    verdict_digest,
 )
 from settlement.events import decode_events
 from settlement.models import (
@@ -47,6 +50,7 @@ from settlement.models import (
     EnclaveRegistration,
     JobTerms,
     OpenJobs,
+    PlatformVerdict,
     Receipt,
     SignedReceipt,
     Sponsorship,
@@ -59,8 +63,16 @@ GRACE = 24 * 60 * 60
 ARBITRATION = 7 * 24 * 60 * 60
 DAY = 24 * 60 * 60
 MEASUREMENT = keccak(text="measurement")
+ENCRYPTION_KEY = keccak(text="encryption key")
+WITHOUT_PLATFORMS = replace(INTEL, authorities=())
 OUTPUT = keccak(text="output")
 RICH = 10**12  # a million USDC
+LOCAL_CHAIN = 31337
+
+# as Polygon has it; a test that wants a chain without takes it away
+install_p256()
+# boa's own is Ethereum's, where nothing but Intel's root is taken
+boa.env.evm.patch.chain_id = LOCAL_CHAIN
 
 
 @cache
@@ -137,7 +149,14 @@ class World:
     deployment: Deployment
 
     @classmethod
-    def create(cls, *, threshold: int = 2, grace: int = GRACE, window: int = 0) -> "World":
+    def create(
+        cls,
+        *,
+        threshold: int = 2,
+        grace: int = GRACE,
+        window: int = 0,
+        trust: Trust = WITHOUT_PLATFORMS,
+    ) -> "World":
         deployer = actor("deployer").address
         usdc = deploy("TestUSDC", sender=deployer)
         proxy = deploy("TestUSDCProxy", usdc.address, sender=deployer)
@@ -146,6 +165,7 @@ class World:
         proposers = [actor("proposer").address]
         timelock = deploy("RaphaTimelock", 2 * DAY, proposers, proposers, sender=deployer)
         guardian = actor("guardian").address
+        certificates = deploy("PckCertificates", sender=deployer)
         enclaves = deploy(
             "EnclaveRegistry",
             timelock.address,
@@ -153,6 +173,7 @@ class World:
             [member.address for member in COMMITTEE],
             threshold,
             [MEASUREMENT],
+            trust.abi_value(str(certificates.address)),
             sender=deployer,
         )
         vault_to_be = create_address(
@@ -182,7 +203,7 @@ class World:
         )
         assert vault.address == vault_to_be
         deployment = Deployment(
-            chain_id=boa.env.evm.chain.chain_id,
+            chain_id=boa.env.evm.patch.chain_id,
             block=0,
             vault=str(vault.address),
             node_registry=str(nodes.address),
@@ -279,6 +300,10 @@ class World:
             assert second > self.now
             self.pass_time(second - self.now)
 
+    def set_clock(self, second: int) -> None:
+        """Set the block's time, backwards too: recorded quotes have their own."""
+        boa.env.evm.patch.timestamp = second
+
     def events(self, contract: Any) -> list[tuple[str, dict[str, Any]]]:
         """Name and arguments of our events in the last call to a contract, decoded by the SDK.
 
@@ -334,6 +359,47 @@ class World:
             sender=actor("anyone").address,
         )
         return registration
+
+    def register_platform(self, parts: QuoteParts) -> bytes:
+        """Register the platform that made a quote, by the quote's certificates."""
+        return bytes(
+            self.enclaves.register_platform(
+                parts.certificates[0], parts.issuer.abi_value(), sender=actor("anyone").address
+            )
+        )
+
+    def verdict(self, parts: QuoteParts, **changes: Any) -> PlatformVerdict:
+        """A verdict that the platform which made a quote is node 1's, good for a week."""
+        fields: dict[str, Any] = {
+            "platform": parts.pck_key.digest,
+            "node_id": 1,
+            "module_svn": parts.module_svn,
+            "expiry": self.now + 7 * DAY,
+            "epoch": int(self.enclaves.epoch()),
+        }
+        return PlatformVerdict(**{**fields, **changes})
+
+    def judge(self, verdict: PlatformVerdict, signers: list[LocalAccount] | None = None) -> None:
+        """Bring a verdict, signed by the first two members unless told otherwise."""
+        signatures = self.signatures_on(verdict, signers)
+        self.enclaves.judge(abi_value(verdict), signatures, sender=actor("anyone").address)
+
+    def signatures_on(
+        self, verdict: PlatformVerdict, signers: list[LocalAccount] | None = None
+    ) -> bytes:
+        """What the first two members, or others, sign over a verdict, one after the other."""
+        digest = verdict_digest(verdict, self.deployment.enclave_domain)
+        return b"".join(sign_digest(digest, member.key) for member in signers or COMMITTEE[:2])
+
+    def register_quote(self, parts: QuoteParts, enclave_key: str, **changes: bytes) -> None:
+        """Register an enclave key by quote."""
+        given = {"encryption_key": ENCRYPTION_KEY, **changes}
+        self.enclaves.register_quote(
+            parts.abi_value(),
+            enclave_key,
+            keccak(given["encryption_key"]),
+            sender=actor("anyone").address,
+        )
 
     def terms(self, salt: int = 0, **changes: Any) -> JobTerms:
         """Terms of a job for 100 USDC at 0.10 a record and 1.00 an epoch, due in three days."""

@@ -8,12 +8,14 @@ succeed, so that a random call has something near the truth to start from.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
 import boa
 from eth_utils import function_signature_to_4byte_selector, keccak
-from world import DAY, GRACE, MEASUREMENT, World, actor
+from quoting import Maker, dev_platform
+from world import DAY, ENCRYPTION_KEY, GRACE, MEASUREMENT, World, actor
 
 from settlement.contracts import Claim, abi_value, artifact, order, terms_ref
 from settlement.eip712 import receive_authorization_digest, sign_digest, struct_hash
@@ -53,6 +55,8 @@ OF_OWNER = {
     "set_shares",
     "set_committee",
     "allow_measurement",
+    "allow_authority",
+    "set_quoting_enclave",
     "recover",
     "unpause",
     "resume",
@@ -82,6 +86,9 @@ OF_PEOPLE = {
     ("nodes", "transferFrom"): ("node owner 2",),
     ("enclaves", "revoke"): ("guardian",),
     ("enclaves", "revoke_measurement"): ("guardian",),
+    ("enclaves", "revoke_platform"): ("guardian",),
+    ("enclaves", "revoke_certificate"): ("guardian",),
+    ("enclaves", "revoke_authority"): ("guardian",),
 }
 JOB_OPENED = int.from_bytes(
     keccak(
@@ -109,12 +116,15 @@ class Scene:
     """The world, and what was found in its ledger when it was built."""
 
     world: World
+    maker: Maker
     job_ids: set[bytes] = field(default_factory=set)
 
     @classmethod
     def create(cls) -> "Scene":
         """In boa's EVM as it is; the caller undoes it."""
-        scene = cls(World.create(window=WINDOW))
+        platform = dev_platform(int(boa.env.timestamp))
+        world = World.create(window=WINDOW, trust=platform.trust)
+        scene = cls(world, Maker(world, platform))
         scene._live()
         return scene
 
@@ -155,6 +165,9 @@ class Scene:
         unpause = function_signature_to_4byte_selector("unpause()")
         self.announced = (str(world.vault.address), 0, unpause, bytes(32), bytes(32))
         world.timelock.schedule(*self.announced, 2 * DAY, sender=actor("proposer").address)
+        quote = self.maker.sgx(actor("new enclave").address)
+        world.register_platform(quote)
+        world.judge(world.verdict(quote))
         self.unopened = world.terms(next(salts))
         self.intended = world.terms(next(salts), node_id=2)
         self.consented = world.terms(next(salts))
@@ -226,6 +239,11 @@ class Scene:
         registration = world.registration(enclave_key=actor("new enclave").address)
         operators = sorted((actor(f"operator {i}").address for i in range(3)), key=str.lower)
         nothing = bytes(32)
+        quote = self.maker.sgx(actor("new enclave").address)
+        platform, issuer = quote.pck_key.digest, quote.issuer
+        longer = datetime.fromtimestamp(world.now + 4_000 * DAY, UTC)
+        renewed = self.maker.issue("pck", "pck_ca", not_after=longer, serial=7)
+        verdict = world.verdict(quote, expiry=world.now + 8 * DAY)
         return {
             ("vault", "deposit"): [(payer, 1), (payer, 10**7)],
             ("vault", "deposit_with_authorization"): [
@@ -295,6 +313,17 @@ class Scene:
             ("enclaves", "register"): [
                 (abi_value(registration), b"".join(world.co_sign(registration)))
             ],
+            ("enclaves", "register_platform"): [(renewed, issuer.abi_value())],
+            ("enclaves", "judge"): [(abi_value(verdict), world.signatures_on(verdict))],
+            ("enclaves", "register_quote"): [
+                (quote.abi_value(), actor("new enclave").address, keccak(ENCRYPTION_KEY))
+            ],
+            ("enclaves", "check_quote"): [(quote.abi_value(),)],
+            ("enclaves", "revoke_platform"): [(platform,)],
+            ("enclaves", "revoke_certificate"): [(issuer.digest, 7)],
+            ("enclaves", "revoke_authority"): [(issuer.digest,)],
+            ("enclaves", "allow_authority"): [(self.maker.certificate("pck_ca"),)],
+            ("enclaves", "set_quoting_enclave"): [(0, self.maker.platform.trust.sgx.abi_value())],
             ("enclaves", "revoke"): [(actor("new enclave").address,)],
             ("enclaves", "revoke_measurement"): [(MEASUREMENT,)],
             ("enclaves", "allow_measurement"): [(MEASUREMENT,), (keccak(text="another"),)],

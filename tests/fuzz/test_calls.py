@@ -39,6 +39,8 @@ WITHOUT_REASON = {
         "nodes",
         "safeTransferFrom",
     ): "the receiver is a contract that knows no ERC-721, and says nothing",
+    ("enclaves", "check_quote"): "header and report are longer than those of any quote",
+    ("enclaves", "register_quote"): "header and report are longer than those of any quote",
     ("timelock", "schedule"): "the time and the delay overflow",
     ("timelock", "schedule_batch"): "the time and the delay overflow",
 }
@@ -63,6 +65,9 @@ ANYBODY = {
     ("vault", "withdraw_for_many"),
     ("nodes", "setApprovalForAll"),
     ("enclaves", "register"),
+    ("enclaves", "register_platform"),
+    ("enclaves", "judge"),
+    ("enclaves", "register_quote"),
 }
 
 
@@ -209,10 +214,14 @@ def test_refusals_without_a_reason_are_those_that_are_listed(scene: Scene) -> No
     late = (*terms_ref(scene.waiting)[:5], 2**256 - 1, *terms_ref(scene.waiting)[6:])
     owner, proposer = actor("node owner 2").address, actor("proposer").address
     vault, nothing, never = str(scene.contracts["vault"].address), bytes(32), 2**256 - 1
+    (quote, *others) = scene.near_calls["enclaves", "register_quote"][0]
+    long = (bytes(633), *quote[1:])
     calls: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
         ("vault", "recover"): (str(nodes.owner()), (actor("payer").address, owner)),
         ("vault", "funder_and_end"): (owner, (late,)),
         ("nodes", "safeTransferFrom"): (owner, (owner, enclaves, 1)),
+        ("enclaves", "check_quote"): (owner, (long,)),
+        ("enclaves", "register_quote"): (owner, (long, *others)),
         ("timelock", "schedule"): (proposer, (vault, 0, b"", nothing, nothing, never)),
         ("timelock", "schedule_batch"): (proposer, ([vault], [0], [b""], nothing, nothing, never)),
     }

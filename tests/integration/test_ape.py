@@ -14,6 +14,14 @@ from settlement.deployment import Deployment
 
 pytestmark = pytest.mark.xdist_group("anvil")
 
+SHIPPED = (
+    "RaphaClearingVault",
+    "RaphaNodeRegistry",
+    "EnclaveRegistry",
+    "PckCertificates",
+    "RaphaTimelock",
+)
+
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
@@ -66,7 +74,7 @@ def ape(environment: dict[str, str], *arguments: str) -> str:
 def test_ape_compiles_to_the_shipped_bytecode(environment: dict[str, str]) -> None:
     ape(environment, "compile", "--force")
     built = json.loads((ROOT / ".build" / "__local__.json").read_text())["contractTypes"]
-    for name in ("RaphaClearingVault", "RaphaNodeRegistry", "EnclaveRegistry", "RaphaTimelock"):
+    for name in SHIPPED:
         bytecode = built[name]["deploymentBytecode"]["bytecode"].removeprefix("0x")
         assert bytecode == artifact(name).bytecode.hex(), name
 

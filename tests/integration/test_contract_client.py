@@ -10,6 +10,7 @@ from eth_utils import keccak
 from hexbytes import HexBytes
 from web3.types import TxReceipt
 
+from oracle.clients.edge.devplatform import DevPlatform
 from scripts.chain import rpc
 from settlement.client import Settlement
 from settlement.contracts import (
@@ -671,6 +672,25 @@ def test_test_contracts_and_short_delays_are_refused_on_a_real_chain(chain: Chai
                     threshold=1,
                     grace_period=DAY,
                     timelock_delay=DAY,
+                ),
+            )
+        simulated = DevPlatform.create(GENESIS, chain_id=31337).trust
+        with pytest.raises(InvalidInput, match="quotes on chain 137 go up to Intel's root"):
+            deploy(
+                chain.w3,
+                signer,
+                chain.deployment.usdc,
+                DeploymentParameters(
+                    proposers=(signer.address,),
+                    guardian=signer.address,
+                    registrar=signer.address,
+                    protocol=signer.address,
+                    arbiter=signer.address,
+                    committee=(signer.address,),
+                    threshold=1,
+                    grace_period=DAY,
+                    timelock_delay=2 * DAY,
+                    trust=simulated,
                 ),
             )
     finally:

@@ -1,6 +1,7 @@
 """One deployment with its people: who signs what, and how a transaction meets its prediction."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from stateful.evm import (
@@ -29,10 +30,12 @@ from stateful.reference import (
 )
 
 from settlement.contracts import JobState
+from settlement.dcap import INTEL
 from settlement.deploy import create_address
 from settlement.deployment import Deployment
 from settlement.eip712 import type_hash
 from settlement.reverts import Revert
+from settlement.types import ZERO_ADDRESS
 
 HOUR = 60 * 60
 DAY = 24 * HOUR
@@ -135,6 +138,7 @@ class Bench:
             [actor(name).address for name in members],
             committee.threshold,
             list(MEASUREMENTS.values()),
+            replace(INTEL, authorities=()).abi_value(ZERO_ADDRESS),
         )
         vault_to_be = create_address(deployer.address, chain.nonce(deployer) + 1)
         self.nodes = chain.create(

@@ -10,8 +10,8 @@ from settlement.reverts import Revert
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = " ".join((ROOT / "docs/contracts.md").read_text().split())
-CONTRACTS = ("RaphaClearingVault", "RaphaNodeRegistry", "EnclaveRegistry")
-OURS = ("vault", "nodes", "enclaves", "committee", "timelock")
+CONTRACTS = ("RaphaClearingVault", "RaphaNodeRegistry", "EnclaveRegistry", "PckCertificates")
+OURS = ("vault", "nodes", "enclaves", "dcap", "committee", "timelock")
 # a getter of snekmate's timelock says what its name says
 TIMELOCK = ("schedule", "schedule_batch", "cancel", "execute", "execute_batch", "update_delay")
 

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.x509.oid import NameOID
 
+from settlement.dcap import P256Key, QuotingEnclave, Trust
 from settlement.deployment import REAL_CHAINS
 from settlement.errors import InvalidInput
 
@@ -52,6 +53,7 @@ _ENCLAVE_SIGNER = sha256(b"rapha development enclave").digest()
 _QE_ATTRIBUTES = struct.pack("<QQ", 0x11, 0)
 _QE_SVN = 8
 _TDX_SVN = bytes([3, 0, 6] + [0] * 13)
+_SGX_PRODUCT, _TDX_PRODUCT = 1, 2
 _EVALUATION = 17
 _TD_ATTRIBUTES = 1 << 28  # SEPT_VE_DISABLE, which verifiers demand
 _TD_FEATURES = bytes.fromhex("e702060000000000")
@@ -156,6 +158,16 @@ class DevPlatform:
         """The root certificate that a verifier must be configured with."""
         return self._certificates["root"].public_bytes(serialization.Encoding.DER)
 
+    @property
+    def trust(self) -> Trust:
+        """What a registry that takes this platform's quotes must be deployed with."""
+        return Trust(
+            root=P256Key.of(self._certificates["root"]),
+            authorities=(self._certificates["pck_ca"].public_bytes(serialization.Encoding.DER),),
+            sgx=QuotingEnclave(signer=_QE_SIGNER, product=_SGX_PRODUCT, min_svn=_QE_SVN),
+            tdx=QuotingEnclave(signer=_QE_SIGNER, product=_TDX_PRODUCT, min_svn=_QE_SVN),
+        )
+
     def collateral_json(self) -> str:
         """The collateral in the form that `dcap_qvl.QuoteCollateralV3.from_json` takes."""
         return self._collateral
@@ -174,7 +186,7 @@ class DevPlatform:
             signer=_ENCLAVE_SIGNER,
             report_data=report_data,
         )
-        return self._signed(signed, self._quoting_enclave(product=1), wrapped=False)
+        return self._signed(signed, self._quoting_enclave(_SGX_PRODUCT), wrapped=False)
 
     def td_quote(
         self,
@@ -207,7 +219,7 @@ class DevPlatform:
         signed = _header(version, tee_type=0x81)
         if version == 5:
             signed += struct.pack("<HI", 2, len(body))
-        return self._signed(signed + body, self._quoting_enclave(product=2), wrapped=True)
+        return self._signed(signed + body, self._quoting_enclave(_TDX_PRODUCT), wrapped=True)
 
     def _quoting_enclave(self, product: int) -> bytes:
         """The QE's report on the attestation key, its signature, and the certificates under it."""
@@ -423,7 +435,7 @@ class _Statements:
                 "attributes": _QE_ATTRIBUTES.hex().upper(),
                 "attributesMask": "FBFFFFFFFFFFFFFF0000000000000000",
                 "mrsigner": _QE_SIGNER.hex().upper(),
-                "isvprodid": 2 if self.tee == "tdx" else 1,
+                "isvprodid": _TDX_PRODUCT if self.tee == "tdx" else _SGX_PRODUCT,
                 "tcbLevels": [level],
             }
         )

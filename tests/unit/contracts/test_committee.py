@@ -2,7 +2,7 @@
 
 import pytest
 from eth_account.signers.local import LocalAccount
-from world import COMMITTEE, MEASUREMENT, World, actor, deploy, reverts
+from world import COMMITTEE, MEASUREMENT, WITHOUT_PLATFORMS, World, actor, deploy, reverts
 
 from settlement.contracts import abi_value
 from settlement.models import EnclaveRegistration
@@ -177,6 +177,7 @@ def test_threshold_is_from_one_to_the_number_of_members(world: World, threshold:
             [m.address for m in COMMITTEE],
             threshold,
             [MEASUREMENT],
+            WITHOUT_PLATFORMS.abi_value(ZERO_ADDRESS),
             sender=actor("deployer").address,
         )
 

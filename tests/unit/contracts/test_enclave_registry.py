@@ -138,11 +138,10 @@ def test_renewal_may_bring_a_new_measurement(world: World) -> None:
 
 def test_revoked_key_stops_at_once_and_for_good(world: World) -> None:
     register(world, world.registration(enclave_key=KEY))
-    expiry = world.enclaves.enclave(KEY)[1]
     world.enclaves.revoke(KEY, sender=actor("guardian").address)
     assert world.events(world.enclaves) == [("EnclaveRevoked", {"enclave_key": KEY})]
     assert not is_valid(world)
-    assert tuple(world.enclaves.enclave(KEY)) == (1, expiry, MEASUREMENT, True)
+    assert tuple(world.enclaves.enclave(KEY)) == (1, 0, MEASUREMENT, True)
     with reverts(Revert.ENCLAVES_KEY_IS_REVOKED):
         register(world, world.registration(enclave_key=KEY, expiry=world.now + 30 * DAY))
     world.enclaves.revoke(KEY, sender=actor("guardian").address)

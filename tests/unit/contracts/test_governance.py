@@ -5,9 +5,21 @@ from typing import Any
 import boa
 import pytest
 from eth_utils import keccak
-from world import ARBITRATION, COMMITTEE, DAY, GRACE, MEASUREMENT, World, actor, deploy, reverts
+from world import (
+    ARBITRATION,
+    COMMITTEE,
+    DAY,
+    GRACE,
+    MEASUREMENT,
+    WITHOUT_PLATFORMS,
+    World,
+    actor,
+    deploy,
+    reverts,
+)
 
 from settlement.contracts import artifact, terms_ref
+from settlement.dcap import INTEL
 from settlement.reverts import Revert
 from settlement.types import ZERO_ADDRESS
 
@@ -68,9 +80,22 @@ CALLERS: dict[str, dict[str, set[str]]] = {
         },
     },
     "enclaves": {
-        "anyone": {"register", "accept_ownership"},
-        "guardian": {"revoke", "revoke_measurement"},
-        "owner": {"allow_measurement", "set_committee", "set_guardian", "transfer_ownership"},
+        "anyone": {"register", "register_platform", "judge", "register_quote", "accept_ownership"},
+        "guardian": {
+            "revoke",
+            "revoke_measurement",
+            "revoke_platform",
+            "revoke_certificate",
+            "revoke_authority",
+        },
+        "owner": {
+            "allow_measurement",
+            "allow_authority",
+            "set_quoting_enclave",
+            "set_committee",
+            "set_guardian",
+            "transfer_ownership",
+        },
     },
 }
 CONTRACTS = {
@@ -92,6 +117,8 @@ OWNERS_CALLS: list[tuple[str, str, tuple[Any, ...]]] = [
     ("nodes", "set_guardian", (actor("thief").address,)),
     ("nodes", "transfer_ownership", (actor("thief").address,)),
     ("enclaves", "allow_measurement", (FRESH,)),
+    ("enclaves", "allow_authority", (INTEL.authorities[0],)),
+    ("enclaves", "set_quoting_enclave", (0, INTEL.sgx.abi_value())),
     ("enclaves", "set_committee", ([actor("thief").address], 1)),
     ("enclaves", "set_guardian", (actor("thief").address,)),
     ("enclaves", "transfer_ownership", (actor("thief").address,)),
@@ -101,6 +128,9 @@ GUARDIANS_CALLS: list[tuple[str, str, tuple[Any, ...]]] = [
     ("nodes", "suspend", (1,)),
     ("enclaves", "revoke", (actor("enclave").address,)),
     ("enclaves", "revoke_measurement", (MEASUREMENT,)),
+    ("enclaves", "revoke_platform", (bytes(32),)),
+    ("enclaves", "revoke_certificate", (bytes(32), 1)),
+    ("enclaves", "revoke_authority", (bytes(32),)),
 ]
 
 
@@ -422,6 +452,7 @@ def build(world: World, contract: str, **changes: Any) -> Any:
             "members": [member.address for member in COMMITTEE],
             "threshold": 2,
             "measurements": [MEASUREMENT],
+            "trust": WITHOUT_PLATFORMS.abi_value(ZERO_ADDRESS),
         },
     }
     return deploy(contract, *{**arguments[contract], **changes}.values(), sender=deployer)

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[3]
 SNEKMATE = Path(str(distribution("snekmate").locate_file("snekmate")))
 OURS = sorted([*(ROOT / "contracts").glob("*.vy"), *(ROOT / "contracts/modules").glob("*.vy")])
 TESTS = Path(__file__).parent
+OUR_PREFIXES = ("vault", "nodes", "enclaves", "dcap", "committee", "governance", "timelock")
 BORROWED = (
     "ownable",
     "ownable_2step",
@@ -60,12 +61,7 @@ def test_no_assert_is_bare(path: Path) -> None:
 def test_contracts_and_table_have_the_same_reasons() -> None:
     written = set().union(*(reasons(path) for path in OURS))
     ours = {text for text in written if text.split(":")[0] not in BORROWED}
-    listed = {
-        member.value
-        for member in Revert
-        if member.value.split(":")[0]
-        in ("vault", "nodes", "enclaves", "committee", "governance", "timelock")
-    }
+    listed = {member.value for member in Revert if member.value.split(":")[0] in OUR_PREFIXES}
     assert ours == listed
 
 
@@ -88,6 +84,7 @@ def test_every_member_belongs_to_one_of_the_sources() -> None:
         "VAULT",
         "NODES",
         "ENCLAVES",
+        "DCAP",
         "COMMITTEE",
         "GOVERNANCE",
         "OWNABLE",
@@ -103,7 +100,7 @@ def test_every_member_belongs_to_one_of_the_sources() -> None:
 def test_names_follow_from_our_reasons() -> None:
     for member in Revert:
         contract, text = member.value.split(": ", 1)
-        if contract in ("vault", "nodes", "enclaves", "committee", "governance", "timelock"):
+        if contract in OUR_PREFIXES:
             assert member.name == f"{contract} {text}".upper().replace(" ", "_")
 
 
