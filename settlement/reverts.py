@@ -93,7 +93,13 @@ class Revert(Enum):
     ENCLAVES_REGISTRATION_IS_NOT_NEWER = "enclaves: registration is not newer"
     ENCLAVES_SIGNED_FOR_ANOTHER_COMMITTEE = "enclaves: signed for another committee"
 
+    COMMITTEE_ABSENT_IS_NOT_A_MEMBER = "committee: absent is not a member"
+    COMMITTEE_INVALID_SIGNATURE = "committee: invalid signature"
+    COMMITTEE_KEY_IS_NOT_PROVEN = "committee: key is not proven"
     COMMITTEE_MEMBERS_NOT_SORTED = "committee: members not sorted"
+    COMMITTEE_NO_POINT_FOR_THIS_DIGEST = "committee: no point for this digest"
+    COMMITTEE_PRECOMPILE_IS_MISSING = "committee: precompile is missing"
+    COMMITTEE_SIGNATURE_NOT_OF_224_BYTES = "committee: signature not of 224 bytes"
     COMMITTEE_SIGNATURES_NOT_OF_65_BYTES = "committee: signatures not of 65 bytes"
     COMMITTEE_SIGNATURES_NOT_SORTED = "committee: signatures not sorted"
     COMMITTEE_SIGNER_IS_NOT_A_MEMBER = "committee: signer is not a member"
