@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from oracle.attestation.errors import DevelopmentRootRefused
 from oracle.attestation.policy import TcbAllowance
 from oracle.errors import ConfigurationRefused, SecretFileInvalid
+from settlement.bls import BlsSigner
 from settlement.contracts import MAX_BATCH
 from settlement.deployment import REAL_CHAINS
 from settlement.signer import refuse_known_key
@@ -97,6 +98,17 @@ def read_key(path: Path) -> LocalAccount:
     except ValueError:  # not chained: the cause would carry the key's text
         raise SecretFileInvalid(str(path), "does not hold a private key in hex") from None
     return account
+
+
+def read_bls_signer(path: Path) -> BlsSigner:
+    """The BLS key that is derived from a hex private key in a file, such as `read_key` takes.
+
+    Its `address` is that of the file's key, so `check_for_real_money` knows it as it knows others.
+
+    Raises:
+        SecretFileInvalid: when the file does not hold one; its content is not shown.
+    """
+    return BlsSigner(bytes(read_key(path).key))
 
 
 def read_token(path: Path) -> str:
