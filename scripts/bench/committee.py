@@ -1,6 +1,6 @@
 """What a committee's signatures cost by scheme and size, and from where on BLS is cheaper.
 
-Each is a transaction to `is_signed` itself, so intrinsic gas and calldata are in it; what a registry
+Each is a transaction to `is_signed` itself, with intrinsic gas and calldata; what a registry
 adds in between is the same for both. Of the members who may sign, the dearest choice is measured:
 with ECDSA the last ones, with BLS the first, so that the last are absent.
 """
@@ -198,7 +198,7 @@ def document(figures: Figures) -> str:
             The last column says how often a quorum has to sign before what BLS saves has paid for
             the dearer creation. A creation takes both groups' keys and checks each member's proof
             by a pairing; at {MAX_BLS_MEMBERS} members it is {most:,} of the 16,777,216 gas that a
-            transaction may use (EIP-7825), so there can be no more. ECDSA ends at
+            transaction may use (EIP-7825), so few more would fit. ECDSA ends at
             {MAX_ECDSA_MEMBERS}, where its signatures are 4,160 bytes.
             """
         ),
