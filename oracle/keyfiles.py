@@ -6,6 +6,7 @@ from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
 from oracle.errors import SecretFileInvalid
+from settlement.bls import BlsSigner
 
 
 def read_secret(path: Path) -> str:
@@ -35,6 +36,17 @@ def read_key(path: Path) -> LocalAccount:
     except ValueError:  # not chained: the cause would carry the key's text
         raise SecretFileInvalid(str(path), "does not hold a private key in hex") from None
     return account
+
+
+def read_bls_signer(path: Path) -> BlsSigner:
+    """The BLS key that is derived from a hex private key in a file, such as `read_key` takes.
+
+    Its `address` is that of the file's key, so `check_for_real_money` knows it as it knows others.
+
+    Raises:
+        SecretFileInvalid: when the file does not hold one; its content is not shown.
+    """
+    return BlsSigner(bytes(read_key(path).key))
 
 
 def read_keystore(path: Path, password_file: Path) -> LocalAccount:

@@ -129,7 +129,13 @@ class Revert(Enum):
     DCAP_TRUST_DOMAIN_IS_NOT_SEALED_OFF = "dcap: trust domain is not sealed off"
     DCAP_VERDICT_IS_NOT_NEWER = "dcap: verdict is not newer"
 
+    COMMITTEE_ABSENT_IS_NOT_A_MEMBER = "committee: absent is not a member"
+    COMMITTEE_INVALID_SIGNATURE = "committee: invalid signature"
+    COMMITTEE_KEY_IS_NOT_PROVEN = "committee: key is not proven"
     COMMITTEE_MEMBERS_NOT_SORTED = "committee: members not sorted"
+    COMMITTEE_NO_POINT_FOR_THIS_DIGEST = "committee: no point for this digest"
+    COMMITTEE_PRECOMPILE_IS_MISSING = "committee: precompile is missing"
+    COMMITTEE_SIGNATURE_NOT_OF_224_BYTES = "committee: signature not of 224 bytes"
     COMMITTEE_SIGNATURES_NOT_OF_65_BYTES = "committee: signatures not of 65 bytes"
     COMMITTEE_SIGNATURES_NOT_SORTED = "committee: signatures not sorted"
     COMMITTEE_SIGNER_IS_NOT_A_MEMBER = "committee: signer is not a member"

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from scripts.bench.committee import committee_table, measure_committees, save_committees
 from scripts.bench.gas import measure_gas
 from scripts.bench.intake import measure_intake
 from scripts.bench.report import (
@@ -40,6 +41,7 @@ def main(
 
     gas: dict[str, Any] = measure_gas(report)
     gas["scaling"] = measure_scaling(report) if scaling else _kept()["scaling"]
+    committees = measure_committees(report)
     speed = {name: round(found) for name, found in measure_speed().items()}
     report("speed off chain")
     intake = measure_intake(report)
@@ -50,13 +52,19 @@ def main(
         (FIGURES / "speed.json").write_text(json.dumps(kept, indent=2) + "\n")
         DOCUMENT.write_text(document(gas))
         draw(gas, PICTURE)
+        save_committees(committees)
     report("done")
     if as_json:
-        typer.echo(json.dumps({"gas": gas, "per_second": speed, "intake": intake}))
+        typer.echo(
+            json.dumps(
+                {"gas": gas, "committees": committees, "per_second": speed, "intake": intake}
+            )
+        )
         return
     console = Console()
     for table in terminal_tables(gas):
         console.print(table)
+    console.print(committee_table(committees))
     table = Table("operation", title=f"Speed, one core ({machine})", title_justify="left")
     table.add_column("per second", justify="right")
     for name, per_second in speed.items():

@@ -10,7 +10,14 @@ from settlement.reverts import Revert
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = " ".join((ROOT / "docs/contracts.md").read_text().split())
-CONTRACTS = ("RaphaClearingVault", "RaphaNodeRegistry", "EnclaveRegistry", "PckCertificates")
+CONTRACTS = (
+    "RaphaClearingVault",
+    "RaphaNodeRegistry",
+    "EnclaveRegistry",
+    "PckCertificates",
+    "EcdsaCommittee",
+    "BlsCommittee",
+)
 OURS = ("vault", "nodes", "enclaves", "dcap", "committee", "timelock")
 # a getter of snekmate's timelock says what its name says
 TIMELOCK = ("schedule", "schedule_batch", "cancel", "execute", "execute_batch", "update_delay")
