@@ -12,7 +12,7 @@ from oracle.clients.bundle import Framework, Network, TensorDtype
 from oracle.clients.edge.policy.digest import base_rules
 from oracle.clients.edge.policy.engine import Engine, EvaluationFailed, Fault
 from oracle.clients.edge.policy.hospital import HospitalRules
-from oracle.clients.edge.policy.input import InputRefused, parse_input
+from oracle.clients.edge.policy.input import Gate, InputRefused, parse_input
 
 Source = Literal["base", "hospital", "input"]
 INPUT_REFUSED = "input_refused"
@@ -60,16 +60,24 @@ def name_of(denial: Denial) -> str:
     return f"hospital.{denial.rule}" if denial.source == "hospital" else denial.rule
 
 
-def decide(engine: Engine, data: bytes, hospital: HospitalRules) -> Decision:
-    """Judge a gate's document, JSON. It never raises for what is in the document or the rules."""
+def decide(
+    engine: Engine, data: bytes, hospital: HospitalRules, *, gate: Gate | None = None
+) -> Decision:
+    """Judge a gate's document, JSON: of `gate`, when one is named.
+
+    Never raises for what is in the document or in the rules: whatever is wrong with them denies.
+    """
     try:
         document = parse_input(data)
     except InputRefused as error:
         return Decision((Denial(INPUT_REFUSED, "input", detail=", ".join(error.fields)),))
-    gate, value = document.gate, json.loads(data)
-    denials = _base(engine, gate, value)
-    if hospital.speaks(gate):
-        denials += _hospital(engine, gate, value, hospital)
+    if gate not in (None, document.gate):
+        detail = f"it is of the gate before {document.gate}"
+        return Decision((Denial(INPUT_REFUSED, "input", detail=detail),))
+    value = json.loads(data)
+    denials = _base(engine, document.gate, value)
+    if hospital.speaks(document.gate):
+        denials += _hospital(engine, document.gate, value, hospital)
     return Decision(tuple(sorted(denials, key=lambda d: (d.source, d.rule, str(d.parameters)))))
 
 

@@ -31,7 +31,7 @@ WORDS: dict[str, str] = {
     "max_output_bytes": "{have} bytes are more than the {need} that the agreed policy allows",
     "well_formed": "the weights are not a strict safetensors file",
     "no_tensors": "there is no tensor in the weights",
-    "early_tensors": "tensors leave with the result only, and the job still runs",
+    "early_tensors": "{have} tensors are to leave while the job still runs",
     "max_tensors": "{have} tensors are more than the {need} that the agreed policy allows",
     "undeclared_tensors": "{have} tensors are not declared in the bundle's manifest",
     "other_form": "{have} tensors have another dtype or shape than the manifest declares",

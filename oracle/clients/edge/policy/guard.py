@@ -23,6 +23,7 @@ from oracle.clients.edge.policy.decision import Decision, decide, name_of
 from oracle.clients.edge.policy.engine import Engine
 from oracle.clients.edge.policy.explain import explain
 from oracle.clients.edge.policy.hospital import HospitalRules
+from oracle.clients.edge.policy.input import Gate
 from oracle.clients.edge.policy.privacy import Accountant, PrivacyLedger, Spend
 from oracle.clients.edge.policy.settings import PURPOSE, PolicySettings
 from oracle.clients.edge.tensors import Tensor, read_header
@@ -150,7 +151,7 @@ class JobGates:
                 self._shown.setdefault(name, []).append(value)
         document = self._release_document("progress", {}, True, 0, self._shown, counters)
         document |= self._common(self._others(), self._charged)
-        decision = decide(self._guard.engine, canonical_json(document), self._guard.rules)
+        decision = self._decide("release", canonical_json(document))
         if decision.rules and decision.rules <= {"min_records", "min_cohort"}:
             return {}
         _require(decision)
@@ -165,20 +166,21 @@ class JobGates:
         guard = self._guard
         spent = guard.accountant.spent(self._assignment.job_id) if guard.accountant else Spend(0, 0)
         others = self._others()
-        fault = ""
         tensors: Mapping[str, Tensor] = {}
+        well_formed = True
         try:
             tensors = read_header(weights)
-        except TensorsInvalid as error:
-            fault = error.detail
+        except TensorsInvalid:
+            # What exactly is wrong stays here: it can tell a number that the job chose.
+            well_formed = False
         size = len(weights) + len(canonical_json(metrics))
-        document = self._release_document("final", tensors, not fault, size, metrics, counters)
+        document = self._release_document("final", tensors, well_formed, size, metrics, counters)
         document |= self._common(others, spent)
         if self._attempt is not None:
             # What was taken is taken, also by a result that does not leave: its metrics did.
             most = Spend(*map(max, self._charged, spent))
             guard.ledger.settle(*self._account, self._attempt, most)
-        self._pass("release", document, fault)
+        self._pass("release", document)
         if self._attempt is not None:
             guard.ledger.settle(*self._account, self._attempt, spent)
 
@@ -277,18 +279,19 @@ class JobGates:
             },
         }
 
-    def _pass(self, gate: str, document: Mapping[str, object], fault: str = "") -> None:
+    def _pass(self, gate: Gate, document: Mapping[str, object]) -> None:
         data = canonical_json(document)
         # For `policy check`, by the hospital's own operator.
         write_atomically(self._record / f"{gate}.input.json", data)
-        _require(decide(self._guard.engine, data, self._guard.rules), fault)
+        _require(self._decide(gate, data))
+
+    def _decide(self, gate: Gate, data: bytes) -> Decision:
+        return decide(self._guard.engine, data, self._guard.rules, gate=gate)
 
 
-def _require(decision: Decision, fault: str = "") -> None:
-    if decision.allowed:
-        return
-    sentences = [*explain(decision), *([fault] if fault else [])]
-    raise PolicyDenied(name_of(decision.denials[0]), "; ".join(sentences))
+def _require(decision: Decision) -> None:
+    if not decision.allowed:
+        raise PolicyDenied(name_of(decision.denials[0]), "; ".join(explain(decision)))
 
 
 def _outputs(manifest: Manifest) -> dict[str, object]:

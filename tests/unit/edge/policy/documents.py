@@ -172,7 +172,7 @@ RELEASE_CASES: dict[str, tuple[tuple[tuple[str, Any], ...], dict[str, Any]]] = {
     "min_records": ((("policy.min_records", 101),), {"have": 100, "need": 101}),
     "min_cohort": ((("hospital.min_cohort", 101),), {"have": 100, "need": 101}),
     "max_output_bytes": ((("output.bytes", 1001),), {"have": 1001, "need": 1000}),
-    "well_formed": ((("output.well_formed", False),), {}),
+    "well_formed": ((("output.well_formed", False), ("output.tensors", [])), {}),
     "no_tensors": ((("output.tensors", []),), {}),
     "early_tensors": ((("stage", "progress"),), {"have": 2}),
     "max_tensors": ((("policy.max_tensors", 1),), {"have": 2, "need": 1}),

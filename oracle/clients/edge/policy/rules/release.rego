@@ -39,6 +39,7 @@ deny contains {"rule": "well_formed"} if {
 
 deny contains {"rule": "no_tensors"} if {
 	input.stage == "final"
+	input.output.well_formed
 	count(tensors) == 0
 }
 
