@@ -28,6 +28,8 @@ _MESSAGE = re.compile(r"\(errormsg \d+:([^)]{1,200})\)")
 def evaluate(request: dict[str, Any]) -> dict[str, Any]:
     """`value` of the query, or `undefined`, or `failed` with words about the rules' source."""
     interpreter = regopy.Interpreter()
+    # A built-in function that gets a wrong type is an error, not silence: silence denies nothing.
+    interpreter.strict_built_in_errors = True
     try:
         # Compiled before there is an input, so that the words of an error hold nothing of one.
         for name, source in request["modules"].items():

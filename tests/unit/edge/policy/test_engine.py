@@ -50,6 +50,8 @@ def test_an_evaluation_leaves_nothing_to_the_next(engine):
         ("x := {", Fault.FAILED),
         ("x := input.missing", Fault.UNDEFINED),
         ("y := 1", Fault.UNDEFINED),
+        ("x := count(input.a)", Fault.FAILED),
+        ("x := [1 | count(input.a) == 1]", Fault.FAILED),
         ("x := 1 if input.a == 1\nx := 2 if input.a == 1", Fault.FAILED),
     ],
 )
