@@ -17,7 +17,7 @@ from typing import Any, Self
 from oracle.clients.edge.policy import evaluator
 from settlement.errors import RaphaError
 
-TIMEOUT_SECONDS = 20.0
+TIMEOUT_SECONDS = 60.0  # far above the CPU time: a busy machine alone must deny no job
 CPU_SECONDS = 10
 MEMORY_BYTES = 1 << 30
 _NO_ENVIRONMENT: dict[str, str] = {}

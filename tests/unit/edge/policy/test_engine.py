@@ -74,7 +74,8 @@ def test_an_evaluation_without_end_is_killed_by_its_cpu_time():
 
 
 def test_an_evaluation_that_is_not_done_in_time_is_ended_with_all_its_processes():
-    with Engine(timeout=200) as engine:
+    # So much CPU time that only the kill can end it while the test runs.
+    with Engine(timeout=200, cpu_seconds=3600) as engine:
         assert sound(engine)
         engine._timeout = 0.5
         first = engine.pid
