@@ -11,7 +11,11 @@ import pytest
 from oracle.clients.edge.policy.engine import Engine, EvaluationFailed, Fault
 
 HEAD = "package a\n\nimport rego.v1\n\n"
-ENDLESS = "x := [1 | some i in numbers.range(1, 9999); some j in numbers.range(1, 9999); i * j < 0]"
+ENDLESS = """
+n := numbers.range(1, 9999)
+
+x := [1 | some i in n; some j in n; some k in n; i * j * k < 0]
+"""
 
 
 def fault(engine: Engine, source: str, document=None, query: str = "data.a.x") -> EvaluationFailed:
