@@ -30,9 +30,13 @@ def bundle_digest(files: Mapping[str, bytes]) -> bytes:
     )
 
 
-def policy_digest(policy: Mapping[str, Any]) -> bytes:
-    """keccak-256 of a policy's canonical JSON."""
-    return keccak(canonical_json(policy))
+def policy_digest(rules: Mapping[str, bytes], parameters: Mapping[str, Any]) -> bytes:
+    """keccak-256 of a policy: the canonical JSON of its rules, as SHA-256 by file, and parameters.
+
+    The same files and parameters give the same digest, on any machine.
+    """
+    files = {path: hashlib.sha256(data).hexdigest() for path, data in rules.items()}
+    return keccak(canonical_json({"rules": files, "parameters": parameters}))
 
 
 def result_key_digest(result_key: bytes) -> bytes:

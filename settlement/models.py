@@ -14,8 +14,8 @@ class Work(Frozen):
     """What is to be done, by digest only: no private detail goes on chain.
 
     `model_digest` is the bundle's digest, `dataset_digest` the commitment that the hospital
-    published, `policy_digest` that of the output policy, `result_key_digest` keccak-256 of the
-    public key that the weights are encrypted to.
+    published, `policy_digest` that of the node's rules with the agreed output policy,
+    `result_key_digest` keccak-256 of the public key that the weights are encrypted to.
     """
 
     model_digest: Bytes32

@@ -6,6 +6,7 @@ Formats that run code when they are loaded (pickles and their containers) are re
 
 import ast
 import io
+import math
 import re
 import stat
 import zipfile
@@ -13,9 +14,9 @@ import zlib
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from settlement.errors import InvalidInput
 from settlement.types import Frozen
@@ -27,6 +28,17 @@ MAX_TOTAL_BYTES = 16 * 2**20
 MANIFEST = "manifest.json"
 
 FORBIDDEN_ENDINGS = frozenset({".pkl", ".pickle", ".pt", ".pth", ".joblib", ".npz"})
+MAX_ELEMENTS = 1 << 40
+"""Of one tensor: far beyond what can be delivered, and exact in every later reckoning."""
+
+Framework = Literal["pytorch", "tensorflow", "jax"]
+Network = Literal["none", "host"]
+TensorDtype = Literal[
+    "BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "I16", "U16", "F16", "BF16",
+    "I32", "U32", "F32", "I64", "U64", "F64",
+]  # fmt: skip
+"""Element types by the names of the safetensors format."""
+TensorName = Annotated[str, StringConstraints(pattern=r"^[ -~]{1,128}$")]
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can carry
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -76,12 +88,31 @@ class BundleRefused(InvalidInput):
         return {"reason": self.reason.value, "path": self.path}
 
 
-class Manifest(Frozen):
-    """How a bundle is run: `entry_point` is ``module:callable`` of a module in the bundle."""
+class DeclaredTensor(Frozen):
+    """Element type and shape of a tensor that the bundle will give."""
 
-    framework: Literal["pytorch", "tensorflow", "jax"]
+    dtype: TensorDtype
+    shape: tuple[Annotated[int, Field(ge=0, strict=True)], ...] = Field(max_length=64)
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if math.prod(self.shape) > MAX_ELEMENTS:
+            raise ValueError(f"more than {MAX_ELEMENTS} elements")
+        return self
+
+
+class Manifest(Frozen):
+    """How a bundle is run: `entry_point` is ``module:callable`` of a module in the bundle.
+
+    `outputs` are all the tensors that it will give, by name; a hospital trains no bundle that is
+    silent about them. `network` is what it asks for, and a hospital grants none.
+    """
+
+    framework: Framework
     entry_point: str = Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")
     hyperparameters: dict[str, bool | int | FiniteFloat | str] = Field(max_length=256)
+    outputs: dict[TensorName, DeclaredTensor] | None = Field(None, max_length=4096)
+    network: Network = "none"
 
     @property
     def module(self) -> str:

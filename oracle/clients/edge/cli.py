@@ -17,6 +17,7 @@ from oracle.clients.edge.dataset import CommittedDataset, breast_cancer, commit,
 from oracle.clients.edge.devplatform import DevPlatform
 from oracle.clients.edge.errors import KeyFileInvalid
 from oracle.clients.edge.node import Node, build_profile
+from oracle.clients.edge.policy.cli import app as policy_app
 from oracle.clients.edge.signer import EnclaveSigner, configuration_digest, measurement
 from oracle.clients.edge.tpm import Tpm, TpmFiles, endorsement_digest
 from oracle.clients.hub.client import HubClient
@@ -28,6 +29,7 @@ from settlement.types import to_hex
 _TIMEOUT_SECONDS = 10.0
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+app.add_typer(policy_app, name="policy")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 log = structlog.get_logger(__name__)
 

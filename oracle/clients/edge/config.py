@@ -7,6 +7,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from oracle.clients.edge.child import ChildLimits
+from oracle.clients.edge.policy.settings import PolicySettings
 from oracle.clients.edge.tpm import EkAlgorithm
 
 
@@ -17,6 +18,8 @@ class EdgeSettings(BaseSettings):
     runs on its enclave's evidence alone. The files are those of `oracle.clients.edge.tpm.TpmFiles`.
 
     `limits` bounds the training process (JSON, or RAPHA_EDGE_LIMITS__WALL_SECONDS and so on).
+    `limits` bounds the training process (JSON, or RAPHA_EDGE_LIMITS__WALL_SECONDS and so on);
+    `policy` is what the hospital demands of a job (RAPHA_EDGE_POLICY__MIN_COHORT and so on).
     """
 
     model_config = SettingsConfigDict(
@@ -52,5 +55,6 @@ class EdgeSettings(BaseSettings):
     rejection_patience_seconds: float = Field(30.0, ge=0)
     output_limit_bytes: int = Field(256 * 2**20, gt=0)
     limits: ChildLimits = ChildLimits()
+    policy: PolicySettings = PolicySettings()
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -17,7 +17,6 @@ import structlog
 from pydantic import ValidationError
 
 from oracle.client import JobState, JobStatus, OracleRefused, ReceiptStatus, Status
-from oracle.clients.edge import policy
 from oracle.clients.edge.assignment import check_terms, open_bundle
 from oracle.clients.edge.attestor import AttestationApi, Attestor
 from oracle.clients.edge.bundle import Bundle
@@ -39,7 +38,14 @@ from oracle.clients.edge.machine import Machine, TpmApi
 from oracle.clients.edge.outbox import POSTED, Entry, Outbox
 from oracle.clients.edge.pacer import Pacer
 from oracle.clients.edge.patience import Patience
-from oracle.clients.edge.signer import EnclaveSigner, QuotePlatform, configuration_digest
+from oracle.clients.edge.policy.guard import ACCURACY, Guard, JobGates
+from oracle.clients.edge.policy.privacy import PrivacyLedger
+from oracle.clients.edge.signer import (
+    EnclaveSigner,
+    QuotePlatform,
+    configuration_digest,
+    measurement,
+)
 from oracle.clients.edge.tpm import Tpm
 from oracle.clients.edge.trainer import TrainingResult, loader_settings, train
 from oracle.clients.hub.client import HubRefused
@@ -86,6 +92,7 @@ class JobFiles:
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.directory = directory
         self.journal = directory / "meter.journal"
         self.receipts = directory / "receipts"
         self.metrics = directory / "metrics.json"
@@ -156,6 +163,14 @@ class Node:
             patience=self._patience,
             machine=self._machine(tpm),
         )
+        self._guard = Guard(
+            settings.policy,
+            committed,
+            image=measurement(),
+            limits=settings.limits,
+            output_limit=settings.output_limit_bytes,
+            ledger=PrivacyLedger(settings.state_dir / "privacy"),
+        )
         self._courier = Courier(oracle, self._patience)
         self._reporter = Reporter(hub)
         self._post = Daemon("courier", self._courier.step, _BESIDE_SECONDS, stop)
@@ -173,7 +188,7 @@ class Node:
             AttestationRefused: when the oracle refuses the node's evidence for good.
             HubRefused: when the hub refuses the node's key or its profile.
         """
-        with self._exclusive_state():
+        with self._exclusive_state(), self._guard:
             self._clear_scratch()
             # Receipts that an earlier run signed are owed to the oracle, whatever came of the job.
             for directory in sorted(self._jobs.glob("*/receipts")):
@@ -251,12 +266,11 @@ class Node:
         self._courier.serve(outbox)
         if not trained:
             bundle = open_bundle(assignment)
-            policy.check_before_training(
-                assignment.policy, self._profile, output_limit=self._settings.output_limit_bytes
-            )
             self._require_escrow(assignment)
+            gates = self._guard.job(assignment, bundle, files.directory)
+            gates.training(wall_seconds=self._wall_seconds(assignment))
             log.info("job_started", framework=bundle.manifest.framework, epochs=assignment.epochs)
-            self._train(assignment, bundle, files, outbox)
+            self._train(assignment, bundle, gates, files, outbox)
         entry = self._sign_completion(assignment, files, outbox)
         self._await_settlement(assignment, outbox, entry)
         self._deliver(assignment, files, outbox)
@@ -274,8 +288,17 @@ class Node:
                 f"{job.state} with {job.funded}",
             )
 
+    def _wall_seconds(self, assignment: JobAssignment) -> int:
+        left = max(0, assignment.terms.deadline - self._clock())
+        return min(self._settings.limits.wall_seconds, left)
+
     def _train(
-        self, assignment: JobAssignment, bundle: Bundle, files: JobFiles, outbox: Outbox
+        self,
+        assignment: JobAssignment,
+        bundle: Bundle,
+        gates: JobGates,
+        files: JobFiles,
+        outbox: Outbox,
     ) -> None:
         settings, job_id = self._settings, assignment.job_id
         batch_size, seed = loader_settings(bundle.manifest.hyperparameters)
@@ -289,10 +312,10 @@ class Node:
             )
 
             def progress(counters: Counters, metrics: dict[str, float]) -> None:
-                policy.check_metrics(assignment.policy, metrics.keys())
                 if pacer.due(counters):
                     self._sign(job_id, counters, outbox)
-                    self._reporter.update(job_id, _progress(assignment, counters, metrics))
+                    shown = gates.progress(metrics, counters)
+                    self._reporter.update(job_id, _progress(assignment, counters, shown))
 
             result = train(
                 bundle,
@@ -300,23 +323,14 @@ class Node:
                 epochs=assignment.epochs,
                 max_output_bytes=assignment.policy.max_output_bytes,
                 limits=settings.limits,
-                wall_seconds=min(
-                    settings.limits.wall_seconds, assignment.terms.deadline - self._clock()
-                ),
+                wall_seconds=self._wall_seconds(assignment),
                 scratch_root=self._scratch,
                 stop=self._stop,
                 progress=progress,
             )
             counters = loader.counters
         metrics = _metrics(result, assignment.policy)
-        dataset = self._committed.dataset
-        policy.check_before_release(
-            assignment.policy,
-            result.weights,
-            metrics,
-            records=counters.records,
-            record_shapes={len(dataset), len(dataset.training), len(dataset.holdout)},
-        )
+        gates.release(result.weights, metrics, counters)
         write_atomically(files.metrics, canonical_json(metrics))
         write_atomically(files.weights, result.weights)
         self._reporter.update(job_id, _progress(assignment, counters, {}))
@@ -453,8 +467,8 @@ def _progress(assignment: JobAssignment, counters: Counters, metrics: dict[str, 
 
 def _metrics(result: TrainingResult, allowed: OutputPolicy) -> dict[str, float | list[float]]:
     metrics: dict[str, float | list[float]] = dict(result.reports)
-    if policy.ACCURACY in allowed.allowed_metrics:
-        metrics[policy.ACCURACY] = result.accuracy
+    if ACCURACY in allowed.allowed_metrics:
+        metrics[ACCURACY] = result.accuracy
     return metrics
 
 

@@ -13,10 +13,11 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from eth_account import Account
 from pydantic import ValidationError
 
-from oracle.clients.edge import loader, policy, trainer
+from oracle.clients.edge import loader, trainer
 from oracle.clients.edge.child import ChildLimits
 from oracle.clients.edge.durable import write_atomically
 from oracle.clients.edge.errors import KeyFileInvalid, ReceiptRegression, SimulatedEnclaveRefused
+from oracle.clients.edge.policy import digest as policy
 from settlement.deployment import REAL_CHAINS
 from settlement.digests import canonical_json
 from settlement.eip712 import Domain, receipt_digest, sign_digest
@@ -36,7 +37,20 @@ MEASURED_FILES = (
     "oracle/clients/edge/durable.py",
     "oracle/clients/edge/errors.py",
     "oracle/clients/edge/loader.py",
-    "oracle/clients/edge/policy.py",
+    "oracle/clients/edge/policy/__init__.py",
+    "oracle/clients/edge/policy/decision.py",
+    "oracle/clients/edge/policy/digest.py",
+    "oracle/clients/edge/policy/engine.py",
+    "oracle/clients/edge/policy/evaluator.py",
+    "oracle/clients/edge/policy/explain.py",
+    "oracle/clients/edge/policy/guard.py",
+    "oracle/clients/edge/policy/hospital.py",
+    "oracle/clients/edge/policy/input.py",
+    "oracle/clients/edge/policy/privacy.py",
+    "oracle/clients/edge/policy/rules/release.rego",
+    "oracle/clients/edge/policy/rules/shapes.rego",
+    "oracle/clients/edge/policy/rules/training.rego",
+    "oracle/clients/edge/policy/settings.py",
     "oracle/clients/edge/signer.py",
     "oracle/clients/edge/tensors.py",
     "oracle/clients/edge/trainee.py",

@@ -18,7 +18,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from settlement import digests
+from oracle.clients.edge.policy.digest import policy_digest
 from settlement.models import JobTerms
 from settlement.types import Address, Bytes32, Frozen, UInt64, Usdc
 
@@ -123,8 +123,8 @@ class OutputPolicy(Frozen):
 
     @property
     def digest(self) -> bytes:
-        """The terms' `policy_digest`: keccak-256 of the canonical JSON."""
-        return digests.policy_digest(self.model_dump(mode="json"))
+        """The terms' `policy_digest`: of the rules that every node enforces, with this policy."""
+        return policy_digest(self.model_dump(mode="json"))
 
 
 class JobRequest(Frozen):

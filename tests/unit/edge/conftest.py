@@ -67,6 +67,10 @@ def make_bundle() -> Callable[..., Bundle]:
             "framework": "jax",
             "entry_point": "train:train",
             "hyperparameters": {"batch_size": 4, "seed": 5, **hyperparameters},
+            "outputs": {
+                "weight": {"dtype": "F32", "shape": [FEATURES]},
+                "bias": {"dtype": "F32", "shape": [1]},
+            },
         }
         return Bundle.from_files(
             {"train.py": source.encode(), "manifest.json": json.dumps(manifest).encode()}

@@ -11,6 +11,7 @@ import oracle.clients.edge.signer as signer_module
 from oracle.clients.edge.child import ChildLimits
 from oracle.clients.edge.devplatform import DevPlatform
 from oracle.clients.edge.errors import KeyFileInvalid, ReceiptRegression, SimulatedEnclaveRefused
+from oracle.clients.edge.policy.digest import RULES, base_rules
 from oracle.clients.edge.signer import (
     MEASURED_FILES,
     EnclaveSigner,
@@ -201,8 +202,14 @@ def test_measurement_changes_with_any_measured_file(tmp_path, monkeypatch):
         (tmp_path / name).write_bytes(content)
 
 
+def test_every_rule_that_the_node_enforces_is_measured():
+    rules = {path.relative_to(ROOT).as_posix() for path in RULES.iterdir()}
+    assert len(rules) == len(base_rules()) == 3
+    assert rules < set(MEASURED_FILES)
+
+
 def test_everything_that_measured_code_imports_of_this_project_is_measured():
-    for name in MEASURED_FILES:
+    for name in (name for name in MEASURED_FILES if name.endswith(".py")):
         for node in ast.walk(ast.parse((ROOT / name).read_text())):
             if not isinstance(node, ast.ImportFrom) or node.module is None:
                 continue

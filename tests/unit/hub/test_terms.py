@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from oracle.clients.edge.policy.digest import base_rules
 from oracle.clients.hub.errors import QuoteMismatch, ResultKeyUnusable
 from oracle.clients.hub.messages import DatasetProfile, JobCreated, JobRequest, Route
 from oracle.clients.hub.terms import build_terms, check_quote, check_result_key
@@ -32,7 +33,7 @@ def test_terms_join_request_and_profile(
     assert terms.work.dataset_digest == profile.dataset_digest
     assert terms.work.result_key_digest == digests.result_key_digest(request.result_key)
     document = request.policy.model_dump(mode="json")
-    assert terms.work.policy_digest == digests.policy_digest(document)
+    assert terms.work.policy_digest == digests.policy_digest(base_rules(), document)
 
 
 def test_worst_case_is_what_the_terms_can_earn(

@@ -46,7 +46,9 @@ def test_bundle_digest_binds_names_and_contents() -> None:
 
 
 def test_policy_and_key_digests_are_keccak() -> None:
-    assert policy_digest({"max": 1}) == keccak(b'{"max":1}')
+    rule = hashlib.sha256(b"package a").hexdigest().encode()
+    expected = keccak(b'{"parameters":{"max":1},"rules":{"a.rego":"' + rule + b'"}}')
+    assert policy_digest({"a.rego": b"package a"}, {"max": 1}) == expected
     assert result_key_digest(b"\x01" * 32) == keccak(b"\x01" * 32)
 
 
