@@ -8,8 +8,9 @@ UV_VERSION := 0.13.9
 # The CPU build, which PyPI does not carry: pip finds it where pip is configured to.
 TORCH := torch==2.13.0+cpu
 
-# Real TPM quotes for the tests: an emulator and its tools. Installed where set-up may, named where it may not.
-DEBIAN_PACKAGES := swtpm tpm2-tools
+# The edge node's sandbox, and for the tests a TPM emulator and its tools. Installed where set-up may, named where
+# it may not.
+DEBIAN_PACKAGES := swtpm tpm2-tools bubblewrap libseccomp2 nftables
 DEBIAN_INSTALL := { test "$$(id -u)" = 0 && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y $(DEBIAN_PACKAGES); }
 
 export UV_CACHE_DIR ?= $(CURDIR)/.cache/uv
@@ -47,6 +48,8 @@ setup: .cache/setup ## install everything into this folder (done by the other co
 	  || echo "PyTorch's CPU build is not to be had here (.cache/torch.log): the default job trains with JAX instead" >&2
 	@{ command -v swtpm && command -v tpm2_quote; } >/dev/null || $(DEBIAN_INSTALL) >&2 \
 	  || echo "swtpm and tpm2-tools are missing: the tests of TPM quotes need apt-get install $(DEBIAN_PACKAGES)" >&2
+	@{ command -v bwrap && PATH=$$PATH:/usr/sbin command -v nft; } >/dev/null || $(DEBIAN_INSTALL) >&2 \
+	  || echo "bubblewrap, libseccomp2 or nftables are missing: without them jobs train in no sandbox, which is for development only; apt-get install $(DEBIAN_PACKAGES)" >&2
 	@mkdir -p .cache/vvm && ln -sf $(CURDIR)/$(BIN)/vyper .cache/vvm/vyper-0.4.3
 	@touch $@
 

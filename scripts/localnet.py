@@ -329,6 +329,10 @@ class Localnet:
             "PRICE_PER_EPOCH": str(self.price_per_epoch),
             # each settlement costs gas: about one per block is live enough
             "RECEIPT_INTERVAL_SECONDS": "2",
+            # a machine that forbids user namespaces still shows the rest; the evidence says so
+            "SANDBOX": "development",
+            # the developer's own network is not the node's to close
+            "WAN_GUARD": "off",
             **self.node_environment,
         }
         self._spawn("node", [_program("rapha-edge"), "run"], _prefixed("EDGE", environment))

@@ -6,13 +6,18 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from oracle.clients.edge.child import ChildLimits
+from oracle.clients.edge.sandbox import launch, wan
+from oracle.clients.edge.sandbox.limits import ChildLimits
 
 
 class EdgeSettings(BaseSettings):
     """All that a node needs to know. Prices are USDC base units, times seconds.
 
     `limits` bounds the training process (JSON, or RAPHA_EDGE_LIMITS__WALL_SECONDS and so on).
+    `sandbox` says whether the node trains nothing where there is none; `development` does, marks
+    the evidence, and is refused on chains with real money. `wan_guard` says whether the node closes
+    its own network while a job trains, `wan_allows` what stays open then: with the hub alone,
+    receipts wait for the end of the training.
     """
 
     model_config = SettingsConfigDict(
@@ -40,5 +45,8 @@ class EdgeSettings(BaseSettings):
     rejection_patience_seconds: float = Field(30.0, ge=0)
     output_limit_bytes: int = Field(256 * 2**20, gt=0)
     limits: ChildLimits = ChildLimits()
+    sandbox: launch.Mode = "required"
+    wan_guard: wan.Setting = "if_allowed"
+    wan_allows: Literal["hub", "hub_and_oracle"] = "hub"
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -24,12 +24,12 @@ from oracle.client import (
     ReceiptStatus,
     Status,
 )
-from oracle.clients.edge.child import ChildLimits
 from oracle.clients.edge.config import EdgeSettings
 from oracle.clients.edge.devplatform import DevPlatform
 from oracle.clients.edge.durable import write_atomically
 from oracle.clients.edge.errors import AttestationRefused, AttestationTimedOut, StateInUse
 from oracle.clients.edge.node import Node
+from oracle.clients.edge.sandbox.limits import ChildLimits
 from oracle.clients.edge.signer import EnclaveSigner, measurement
 from oracle.clients.hub.client import HubRefused, HubUnavailable
 from oracle.clients.hub.messages import JobAssignment
@@ -187,7 +187,7 @@ class Hub:
         if self.outages:
             self.outages -= 1
             raise HubUnavailable("http://hub", "connection refused")
-        if self.job is None or self.failure is not None or len(self.artifacts) == 3:
+        if self.job is None or self.failure is not None or len(self.artifacts) == 4:
             self.stop.set()
             return None
         return self.job
@@ -238,6 +238,8 @@ class Hospital:
                     "receipt_interval_seconds": 0.0,
                     "poll_seconds": 0.01,
                     "rejection_patience_seconds": 0.0,
+                    "sandbox": "development",
+                    "wan_guard": "off",
                     **self.settings,
                 },
             ),
@@ -308,7 +310,9 @@ class Hospital:
         assert [r.receipt.complete for r in receipts] == [False] * (len(receipts) - 1) + [True]
         last = receipts[-1].receipt
         assert (last.records, last.epochs) == (40, EPOCHS)
-        assert last.output_digest == output_digest(weights, metrics)
+        evidence = self.hub.artifacts["evidence"]
+        assert json.loads(evidence)["wan"].keys() == {"guard", "why"}
+        assert last.output_digest == output_digest(weights, metrics, evidence)
         assert self.hub.job.terms.earned(last.records, last.epochs) == BUDGET
         known = [receipt_digest(r.receipt, self.deployment.vault_domain) for r in receipts]
         assert set(known) == set(self.oracle.receipts)
