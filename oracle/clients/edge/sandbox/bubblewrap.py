@@ -42,12 +42,14 @@ class Plan(NamedTuple):
     arguments: tuple[str, ...]
     command: tuple[str, ...]
     mounts: frozenset[str]
+    bundle: str
 
     @property
     def digest(self) -> bytes:
-        """SHA-256 of both, as canonical JSON."""
+        """SHA-256 of arguments and command as canonical JSON, the same for every job of a node."""
+        arguments = [BUNDLE if word == self.bundle else word for word in self.arguments]
         return hashlib.sha256(
-            canonical_json({"arguments": self.arguments, "command": self.command})
+            canonical_json({"arguments": arguments, "command": self.command})
         ).digest()
 
 
@@ -88,7 +90,8 @@ def plan(bundle: Path, scratch_bytes: int, environment: dict[str, str]) -> Plan:
     ]
     mounts = {"/", "/dev", "/proc", SCRATCH, *DEVICES, *binds.values(), *(t for t, _ in covers)}
     # -I: neither the environment nor the working directory can add code.
-    return Plan(tuple(arguments), (sys.executable, "-I", CODE), frozenset(mounts))
+    command = (sys.executable, "-I", CODE)
+    return Plan(tuple(arguments), command, frozenset(mounts), str(bundle))
 
 
 def _covers(proc: Path) -> list[tuple[str, str]]:

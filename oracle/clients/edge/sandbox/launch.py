@@ -38,6 +38,7 @@ Mode = Literal["required", "development"]
 
 _START_SECONDS = 60.0
 _STEP_SECONDS = 0.001
+_REAP_SECONDS = 5.0
 _GROUP_PREFIX = "rapha-edge-"
 _GROUPS_FILE = "cgroups.json"
 _MAX_INFO_BYTES = 4096
@@ -265,9 +266,11 @@ class Sandbox:
         if self._pidfd is not None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        _kill_session(self.process)
-        if self._pidfd is not None:
             select.select([self._pidfd], [], [])
+            # Bubblewrap ends when its init has, and only itself can reap it.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(_REAP_SECONDS)
+        _kill_session(self.process)
 
     def close(self) -> None:
         """See `Launch`."""
