@@ -29,6 +29,7 @@ from oracle.clients.edge.devplatform import DevPlatform
 from oracle.clients.edge.durable import write_atomically
 from oracle.clients.edge.errors import AttestationRefused, AttestationTimedOut, StateInUse
 from oracle.clients.edge.node import Node
+from oracle.clients.edge.sandbox.errors import SandboxUnavailable
 from oracle.clients.edge.sandbox.limits import ChildLimits
 from oracle.clients.edge.signer import EnclaveSigner, measurement
 from oracle.clients.hub.client import HubRefused, HubUnavailable
@@ -644,3 +645,15 @@ def test_scratch_left_by_a_crash_is_removed(hospital):
     (left / "record").write_bytes(b"x")
     hospital.node().run()
     assert not left.exists()
+
+
+def test_a_node_without_the_sandbox_that_it_requires_takes_no_job(
+    hospital, make_bundle, policy, monkeypatch
+):
+    monkeypatch.setattr("oracle.clients.edge.sandbox.bubblewrap.PROGRAM", "no-such-bwrap")
+    hospital.settings = {"sandbox": "required"}
+    hospital.lease(make_bundle(), policy)
+    with pytest.raises(SandboxUnavailable, match="bubblewrap is not installed"):
+        hospital.node().run()
+    assert hospital.hub.profile is None
+    assert hospital.hub.failure is None

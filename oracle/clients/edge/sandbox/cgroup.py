@@ -5,7 +5,9 @@ process. The group is made under the node's own, so that the node's own limits g
 """
 
 import contextlib
+import errno
 import os
+import select
 import signal
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,7 +18,7 @@ from oracle.clients.edge.sandbox.limits import ChildLimits
 CONTROLLERS = ("memory", "pids", "cpu")
 SUPERVISOR = "rapha-supervisor"
 _CPU_PERIOD_US = 100_000
-_EMPTY_TRIES = 50
+_END_SECONDS = 10.0
 
 
 class Place(NamedTuple):
@@ -124,28 +126,33 @@ class Cgroup:
 
 
 def remove(directories: Iterable[Path]) -> None:
-    """Remove groups, of a crashed node too: whatever runs in them is killed first.
+    """Remove groups, of a crashed node too: whatever runs in them is ended first.
 
     Raises:
         OSError: when one is still busy.
     """
     for directory in directories:
-        for _ in range(_EMPTY_TRIES):
-            with contextlib.suppress(FileNotFoundError):
-                for pid in (directory / "cgroup.procs").read_text().split():
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(int(pid), signal.SIGKILL)
-            try:
-                directory.rmdir()
-                break
-            except FileNotFoundError:
-                break
-            except OSError as error:
-                busy = error
-                # The last process is still being taken down; its parent is not this process.
-                os.sched_yield()
-        else:
-            raise busy
+        with contextlib.suppress(FileNotFoundError):
+            # Again, for what was forked meanwhile; a group that takes no more is empty at last.
+            while pids := (directory / "cgroup.procs").read_text().split():
+                for pid in pids:
+                    _end(int(pid))
+            directory.rmdir()
+
+
+def _end(pid: int) -> None:
+    """Kill a process that need not be a child, and wait until it is gone."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        if not select.select([descriptor], [], [], _END_SECONDS)[0]:
+            raise OSError(errno.EBUSY, f"process {pid} does not end")
+    finally:
+        os.close(descriptor)
 
 
 def _settings(controller: str, version: int, limits: ChildLimits) -> dict[str, str]:
