@@ -106,9 +106,19 @@ class WanGuard:
             raise WanGuardUnavailable(why)
 
     def clear(self) -> None:
-        """Remove what a crashed node left behind."""
-        if self._setting != "off" and obstacle() is None:
+        """Remove what a crashed node left behind.
+
+        Raises:
+            WanGuardUnavailable: when it is required and nftables does not work.
+        """
+        if self._setting == "off" or obstacle() is not None:
+            return
+        try:
             _nft(_REMOVE)
+        except WanGuardUnavailable as error:
+            if self._setting == "required":
+                raise
+            log.warning("wan_guard_not_cleared", why=error.why)
 
     @contextmanager
     def closed(self) -> Iterator[Mapping[str, Any]]:
@@ -118,14 +128,18 @@ class WanGuard:
             WanGuardUnavailable: when it is required and cannot be.
         """
         why = "it is switched off" if self._setting == "off" else obstacle()
+        rules = "" if why is not None else ruleset(endpoints(self._urls))
+        if why is None:
+            try:
+                _nft(rules)
+            except WanGuardUnavailable as error:  # a kernel without nf_tables, for one
+                why = error.why
         if why is not None:
             if self._setting == "required":
                 raise WanGuardUnavailable(why)
             log.warning("wan_open_while_training", why=why)
             yield {"guard": "none", "why": why}
             return
-        rules = ruleset(endpoints(self._urls))
-        _nft(rules)
         try:
             yield {"guard": "nftables", "rules_sha256": hashlib.sha256(rules.encode()).hexdigest()}
         finally:
@@ -151,13 +165,16 @@ def _effective_capabilities() -> int:
 
 
 def _nft(script: str) -> None:
-    done = subprocess.run(
-        ["nft", "-f", "-"],
-        input=script,
-        text=True,
-        capture_output=True,
-        timeout=_NFT_SECONDS,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            ["nft", "-f", "-"],
+            input=script,
+            text=True,
+            capture_output=True,
+            timeout=_NFT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise WanGuardUnavailable(f"nft does not end in {_NFT_SECONDS} s") from error
     if done.returncode != 0:
         raise WanGuardUnavailable(f"nft says: {done.stderr.strip()[:500]}")

@@ -60,3 +60,28 @@ def test_a_required_guard_that_is_not_allowed_stops_the_node(monkeypatch):
         guard.check()
     with pytest.raises(WanGuardUnavailable, match="no CAP_NET_ADMIN"), guard.closed():
         pytest.fail("it went on")
+
+
+@pytest.fixture
+def broken_nft(monkeypatch, tmp_path):
+    """A machine that seems to have nftables, and whose kernel does not."""
+    program = tmp_path / "nft"
+    program.write_text("#!/bin/sh\necho no nf_tables here >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(wan, "obstacle", lambda: None)
+
+
+def test_a_kernel_without_nftables_is_quoted_where_the_guard_is_required(broken_nft):
+    guard = build_isolation(settings(wan_guard="required"), 31337).guard
+    with pytest.raises(WanGuardUnavailable, match="nft says: no nf_tables here"):
+        guard.clear()
+    with pytest.raises(WanGuardUnavailable, match="nft says: no nf_tables here"), guard.closed():
+        pytest.fail("it went on")
+
+
+def test_a_kernel_without_nftables_is_in_the_evidence_where_it_is_not(broken_nft):
+    guard = build_isolation(settings(wan_guard="if_allowed"), 31337).guard
+    guard.clear()
+    with guard.closed() as evidence:
+        assert evidence == {"guard": "none", "why": "nft says: no nf_tables here"}
