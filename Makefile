@@ -8,8 +8,9 @@ UV_VERSION := 0.13.9
 # The CPU build, which PyPI does not carry: pip finds it where pip is configured to.
 TORCH := torch==2.13.0+cpu
 
-# Real TPM quotes and a real PostgreSQL for the tests. Installed where set-up may, named where it may not.
-DEBIAN_PACKAGES := swtpm tpm2-tools postgresql
+# The edge node's sandbox, and for the tests a TPM emulator with its tools and a real PostgreSQL. Installed where
+# set-up may, named where it may not.
+DEBIAN_PACKAGES := swtpm tpm2-tools bubblewrap libseccomp2 nftables postgresql
 DEBIAN_INSTALL := { test "$$(id -u)" = 0 && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y $(DEBIAN_PACKAGES); }
 
 export UV_CACHE_DIR ?= $(CURDIR)/.cache/uv
@@ -45,8 +46,9 @@ setup: .cache/setup ## install everything into this folder (done by the other co
 	@$(BIN)/python -c 'import torch' 2>/dev/null \
 	  || .tools/bin/pip --python $(BIN)/python install --quiet --no-deps '$(TORCH)' > .cache/torch.log 2>&1 \
 	  || echo "PyTorch's CPU build is not to be had here (.cache/torch.log): the default job trains with JAX instead" >&2
-	@{ command -v swtpm && command -v tpm2_quote && ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 || $(DEBIAN_INSTALL) >&2 \
-	  || echo "the tests of TPM quotes and of PostgreSQL need apt-get install $(DEBIAN_PACKAGES)" >&2
+	@{ command -v swtpm && command -v tpm2_quote && command -v bwrap && PATH=$$PATH:/usr/sbin command -v nft \
+	  && ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 || $(DEBIAN_INSTALL) >&2 \
+	  || echo "without apt-get install $(DEBIAN_PACKAGES) jobs train in no sandbox, which is for development only, and tests of TPM quotes and PostgreSQL fail" >&2
 	@mkdir -p .cache/vvm && ln -sf $(CURDIR)/$(BIN)/vyper .cache/vvm/vyper-0.4.3
 	@touch $@
 

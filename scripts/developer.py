@@ -1,5 +1,6 @@
 """What an ML developer does: ask for a job, check the quote, sign once, open what comes back."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from settlement.delivery import open_sealed
 from settlement.digests import output_digest
 from settlement.errors import RaphaError
 from settlement.models import SignedReceipt
+from settlement.verify import Output
 
 JOB_SECONDS = 24 * 60 * 60
 POLICY = OutputPolicy(
@@ -44,12 +46,14 @@ class JobFailed(RaphaError, RuntimeError):
 
 @dataclass(frozen=True)
 class Delivery:
-    """What the developer holds at the end; `digest` is over weights and metrics as delivered."""
+    """What the developer holds at the end; `digest` is over what was delivered, and `output` its
+    parts."""
 
     weights: bytes
     metrics: dict[str, Any]
     receipts: tuple[SignedReceipt, ...]
     digest: bytes
+    output: Output
 
 
 class Job:
@@ -132,6 +136,7 @@ class Job:
             )
             sealed = hub.artifact(self.id, ArtifactName.WEIGHTS)
             metrics = hub.artifact(self.id, ArtifactName.METRICS)
+            evidence = hub.artifact(self.id, ArtifactName.EVIDENCE)
             receipts = json.loads(hub.artifact(self.id, ArtifactName.RECEIPTS))
         weights = open_sealed(
             sealed,
@@ -144,5 +149,10 @@ class Job:
             weights=weights,
             metrics=json.loads(metrics),
             receipts=tuple(SignedReceipt.model_validate(item) for item in receipts),
-            digest=output_digest(weights, metrics),
+            digest=output_digest(weights, metrics, evidence),
+            output=Output(
+                weights=hashlib.sha256(weights).digest(),
+                metrics=hashlib.sha256(metrics).digest(),
+                evidence=evidence.decode(),
+            ),
         )

@@ -23,6 +23,7 @@ from rich.markup import escape
 
 from oracle.client import JobStatus
 from oracle.clients.edge.bundle import example
+from oracle.clients.edge.sandbox.launch import NONE as NO_ISOLATION
 from oracle.clients.hub.messages import CatalogueEntry
 from scripts.chain import ROOT
 from scripts.developer import Job
@@ -33,7 +34,7 @@ from settlement.errors import InvalidInput, RaphaError
 from settlement.events import Event, decode_events
 from settlement.picture import Payment, Waterfall, draw_settlement
 from settlement.types import to_hex
-from settlement.verify import ReceiptBundle, verify_bundle
+from settlement.verify import ISOLATED, BundleRefused, ReceiptBundle, check_bundle
 
 BUDGET = 60_000_000
 PAYER_FUNDS = 1_000_000_000
@@ -92,6 +93,7 @@ def main(
     tables.print(records, soft_wrap=True, highlight=False)
     tables.print(f"their root: {work['records_root']}", soft_wrap=True, highlight=False)
     tables.print(f"held-out accuracy: {accuracy:.4f}", highlight=False)
+    tables.print(f"isolation: {finished.summary['isolation']}", highlight=False)
     tables.print(f"files: {finished.summary['folder']}", soft_wrap=True, highlight=False)
 
 
@@ -161,8 +163,14 @@ def settle_one_job(
         receipts=delivery.receipts,
         enclave_key=enclave.args["enclave_key"],
         transactions=tuple(e.transaction for e in events if e.args.get("job_id") == job.id),
+        output=delivery.output,
     )
-    verify_bundle(bundle, output=delivery.digest, paid=closed.paid, funded=closed.funded)
+    isolation = json.loads(delivery.output.evidence)["isolation"]
+    checks = check_bundle(bundle, output=delivery.digest, paid=closed.paid, funded=closed.funded)
+    # A machine without user namespaces shows all the rest, and says what it does not show.
+    forgiven = ISOLATED if isolation == NO_ISOLATION else None
+    if failed := tuple(c for c in checks if not c.holds and c.claim != forgiven):
+        raise BundleRefused(failed)
     view.done(f"{format_usdc(closed.paid)} USDC earned, the receipt bundle verifies")
 
     target = output / to_hex(job.id)
@@ -171,6 +179,7 @@ def settle_one_job(
         "job_id": to_hex(job.id),
         "framework": framework,
         "held_out_accuracy": accuracy,
+        "isolation": isolation,
         "records": closed.records,
         "epochs": closed.epochs,
         "work": {

@@ -44,12 +44,22 @@ def result_key_digest(result_key: bytes) -> bytes:
     return keccak(result_key)
 
 
-def output_digest(weights: bytes, metrics: bytes) -> bytes:
-    """What a completing receipt commits to: keccak-256 of SHA-256(weights) ‖ SHA-256(metrics).
+def output_digest(weights: bytes, metrics: bytes, evidence: bytes | None = None) -> bytes:
+    """What a completing receipt commits to: `output_commitment` of the parts' SHA-256.
 
-    `weights` are the safetensors bytes before encryption, `metrics` canonical JSON.
+    `weights` are the safetensors bytes before encryption, `metrics` and `evidence` (of the
+    isolation, where the node gives one) canonical JSON.
     """
-    return keccak(hashlib.sha256(weights).digest() + hashlib.sha256(metrics).digest())
+    parts = (weights, metrics) if evidence is None else (weights, metrics, evidence)
+    return output_commitment(*(hashlib.sha256(part).digest() for part in parts))
+
+
+def output_commitment(weights: bytes, metrics: bytes, evidence: bytes = b"") -> bytes:
+    """keccak-256 of SHA-256(weights) ‖ SHA-256(metrics) ‖ SHA-256(evidence), from these digests.
+
+    Without evidence the third is left out, so the two forms never meet.
+    """
+    return keccak(weights + metrics + evidence)
 
 
 def delivery_info(*, chain_id: int, vault: str, job_id: bytes) -> bytes:

@@ -1,23 +1,44 @@
 """What a receipt bundle proves, offline: each claim with pass or fail and why."""
 
+import hashlib
+import json
 from itertools import pairwise
 
 from settlement.amounts import format_usdc
 from settlement.deployment import Deployment
+from settlement.digests import output_commitment
 from settlement.eip712 import job_id, receipt_digest, recover_signer
 from settlement.errors import InvalidSignature, RaphaError
 from settlement.models import JobTerms, SignedReceipt
 from settlement.types import Address, Bytes32, Frozen, to_hex
 
+ISOLATED = "the job trained without a network"
+
+
+class Output(Frozen):
+    """What a completing receipt's `output_digest` is made of.
+
+    `weights` and `metrics` are their SHA-256; `evidence` is how the job was cut off from everything
+    else while it trained, as the node's canonical JSON, character for character.
+    """
+
+    weights: Bytes32
+    metrics: Bytes32
+    evidence: str
+
 
 class ReceiptBundle(Frozen):
-    """All that shows what was done and paid for one job; receipts in the order they were signed."""
+    """All that shows what was done and paid for one job; receipts in the order they were signed.
+
+    A bundle without `output` says nothing about how the job was isolated.
+    """
 
     deployment: Deployment
     terms: JobTerms
     enclave_key: Address
     receipts: tuple[SignedReceipt, ...]
     transactions: tuple[Bytes32, ...]
+    output: Output | None = None
 
 
 class Check(Frozen):
@@ -84,6 +105,8 @@ def check_bundle(
             why="it does" if complete else "there is none, or it does not",
         ),
     ]
+    if bundle.output is not None:
+        checks += _isolation(bundle.output, last.output_digest if last is not None else None)
     if output is not None:
         holds = last is not None and last.output_digest == output
         why = to_hex(output) if holds else "what was delivered is not what the enclave signed"
@@ -113,6 +136,54 @@ def verify_bundle(
     if failed := tuple(check for check in checks if not check.holds):
         raise BundleRefused(failed)
     return checks
+
+
+def _isolation(output: Output, signed: bytes | None) -> list[Check]:
+    """Whether the evidence is what the enclave signed, and whether it shows a cut-off job."""
+    text = output.evidence.encode()
+    digest = hashlib.sha256(text).digest()
+    own = output_commitment(output.weights, output.metrics, digest) == signed
+    fault = _isolation_fault(text)
+    return [
+        Check(
+            claim="the evidence of isolation is under the enclave's signature",
+            holds=own,
+            why=to_hex(digest) if own else "it is not part of what the last receipt commits to",
+        ),
+        Check(
+            claim=ISOLATED,
+            holds=fault is None,
+            why="in a sandbox of its own, inspected before it was told the job"
+            if fault is None
+            else fault,
+        ),
+    ]
+
+
+def _isolation_fault(text: bytes) -> str | None:
+    """What the evidence lacks, by the fields that say that nothing could leave."""
+    try:
+        evidence = json.loads(text)
+        isolation = evidence["isolation"]
+        if isolation != "bubblewrap":
+            return f"its isolation is {str(isolation)[:40]}"
+        namespaces, network = evidence["namespaces"], evidence["network"]
+        shared = [
+            name
+            for name in ("net", "mnt", "pid", "user", "ipc", "uts")
+            if namespaces[name]["job"] == namespaces[name]["node"]
+        ]
+        confined = (
+            network == {"interfaces": ["lo"], "routes": []}
+            and evidence["seccomp"]["mode"] == 2
+            and evidence["capabilities"] == 0
+            and evidence["no_new_privileges"] is True
+        )
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "the evidence is not readable"
+    if shared:
+        return f"it shared the node's namespaces: {', '.join(shared)}"
+    return None if confined else "the evidence shows a network, privileges, or no filter"
 
 
 def _signed_by(signed: SignedReceipt, bundle: ReceiptBundle) -> bool:

@@ -1,25 +1,22 @@
 """The process that runs a bundle's code: started, limited, spoken to, and ended for certain.
 
 All reading and writing has one deadline, so a child that hangs, floods or stops reading cannot hold
-the parent. Limits are set from outside before the child is told anything.
+the parent. How the child is confined is `sandbox.launch`'s matter: it is looked at from outside
+before the child is told anything.
 """
 
 import contextlib
 import json
 import os
-import resource
 import selectors
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, cast
-
-from pydantic import Field
 
 from oracle.clients.edge import trainee
 from oracle.clients.edge.errors import (
@@ -28,21 +25,12 @@ from oracle.clients.edge.errors import (
     TrainingFailed,
     TrainingTimedOut,
 )
-from settlement.types import Frozen
+from oracle.clients.edge.sandbox.launch import Isolation
+from oracle.clients.edge.sandbox.limits import ChildLimits
 
 STDERR_TAIL_BYTES = 16 * 1024
 _STOP_CHECK_SECONDS = 0.2
 _EXIT_SECONDS = 5.0
-
-
-class ChildLimits(Frozen):
-    """What a bundle's process may use; part of the enclave's configuration digest."""
-
-    wall_seconds: int = Field(3600, gt=0)
-    cpu_seconds: int = Field(7200, gt=0)
-    memory_bytes: int = Field(16 * 2**30, gt=0)
-    open_files: int = Field(256, gt=0)
-    file_bytes: int = Field(64 * 2**20, gt=0)
 
 
 class Child:
@@ -55,8 +43,18 @@ class Child:
     """
 
     def __init__(
-        self, scratch: Path, limits: ChildLimits, wall_seconds: float, stop: threading.Event
+        self,
+        scratch: Path,
+        limits: ChildLimits,
+        wall_seconds: float,
+        stop: threading.Event,
+        isolation: Isolation,
     ) -> None:
+        """Start one for the bundle in `scratch`/bundle; it waits for its job when this returns.
+
+        Raises:
+            SandboxUnavailable, SandboxUnsound: when it cannot be confined as it has to be.
+        """
         self._limits = limits
         self._wall_seconds = wall_seconds
         self._deadline = time.monotonic() + wall_seconds
@@ -65,29 +63,21 @@ class Child:
         self._incoming = bytearray()
         self._wanted = 0
         self._stderr = bytearray()
-        self._process = subprocess.Popen(
-            # -I: neither the environment nor the working directory can add code.
-            [sys.executable, "-I", trainee.__file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            cwd=scratch,
-            env=_environment(scratch),
-            start_new_session=True,
-        )
+        self._launch = isolation.start(scratch, limits)
+        self._process = self._launch.process
+        self._selector = selectors.DefaultSelector()
+        self._stdin = cast(IO[bytes], self._process.stdin)
+        self._stdout = cast(IO[bytes], self._process.stdout)
+        self._stderr_pipe = cast(IO[bytes], self._process.stderr)
         try:
-            for limit, value in _limits(limits):
-                resource.prlimit(self._process.pid, limit, value)
-            self._stdin = cast(IO[bytes], self._process.stdin)
-            self._stdout = cast(IO[bytes], self._process.stdout)
-            self._stderr_pipe = cast(IO[bytes], self._process.stderr)
-            self._selector = selectors.DefaultSelector()
             for pipe in (self._stdin, self._stdout, self._stderr_pipe):
                 os.set_blocking(pipe.fileno(), False)
             self._selector.register(self._stderr_pipe, selectors.EVENT_READ, self._take_stderr)
+            self._await_readiness()
+            self.evidence = self._launch.admit()
+            """What was seen of its confinement; see `sandbox.launch`."""
         except BaseException:
-            self.kill()
+            self.__exit__(None, None, None)
             raise
 
     def __enter__(self) -> Self:
@@ -101,19 +91,21 @@ class Child:
     ) -> None:
         self.kill()
         self._selector.close()
-        for pipe in (self._stdin, self._stdout, self._stderr_pipe):
-            pipe.close()
+        self._launch.close()
 
     def kill(self) -> None:
-        """End the child and whatever it started in its session; harmless when it is gone."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        """End the child and whatever it started; harmless when it is gone."""
+        self._launch.kill()
 
     @property
     def pid(self) -> int:
-        """The process id, which is also its session's."""
+        """The process id of what this process started, which is also its session's."""
         return self._process.pid
+
+    @property
+    def bundle(self) -> str:
+        """The bundle's directory as the child sees it."""
+        return self._launch.bundle
 
     def last_words(self) -> bytes:
         """The end of what the child wrote to stderr, once it is done. It may hold records: keep it.
@@ -157,6 +149,11 @@ class Child:
         if not isinstance(header, dict) or not isinstance(header.get("kind"), str):
             raise ProtocolViolation("a frame's header names no kind")
         return header, self._read(payload_size)
+
+    def _await_readiness(self) -> None:
+        header, payload = self.receive(0)
+        if header != {"kind": trainee.READY} or payload:
+            raise ProtocolViolation("the process did not begin with its readiness")
 
     def _read(self, size: int) -> bytes:
         self._wanted = size
@@ -214,35 +211,20 @@ class Child:
         except subprocess.TimeoutExpired:
             self.kill()
             return TrainingFailed("it closed its pipes and went on", self.last_words())
+        status = self._launch.ending(status)
+        if self._launch.ran_out_of_memory():
+            cause = f"it took more than its {self._limits.memory_bytes} bytes of memory"
+            return TrainingFailed(cause, self.last_words())
         if status == -signal.SIGXCPU:
             return TrainingTimedOut(self._limits.cpu_seconds, "CPU")
         if status < 0:
-            return TrainingFailed(f"killed by {signal.Signals(-status).name}", self.last_words())
+            return TrainingFailed(f"killed by {_signal_name(-status)}", self.last_words())
         return TrainingFailed(f"it exited with status {status}", self.last_words())
 
 
-def _limits(limits: ChildLimits) -> tuple[tuple[int, tuple[int, int]], ...]:
-    cpu = limits.cpu_seconds
-    return (
-        # At the soft limit SIGXCPU says why; a child that ignores it is killed a second later.
-        (resource.RLIMIT_CPU, (cpu, cpu + 1)),
-        (resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes)),
-        (resource.RLIMIT_NOFILE, (limits.open_files, limits.open_files)),
-        (resource.RLIMIT_FSIZE, (limits.file_bytes, limits.file_bytes)),
-        (resource.RLIMIT_CORE, (0, 0)),
-    )
-
-
-def _environment(scratch: Path) -> dict[str, str]:
-    """All that the child gets: no key, proxy or path of the node's."""
-    return {
-        "PATH": "/usr/bin:/bin",
-        "HOME": str(scratch),
-        "TMPDIR": str(scratch),
-        "LANG": "C.UTF-8",
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
-    }
+def _signal_name(number: int) -> str:
+    """A status may be of the bundle's choosing, and then no signal at all."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

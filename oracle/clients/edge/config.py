@@ -6,8 +6,9 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from oracle.clients.edge.child import ChildLimits
 from oracle.clients.edge.policy.settings import PolicySettings
+from oracle.clients.edge.sandbox import launch, wan
+from oracle.clients.edge.sandbox.limits import ChildLimits
 from oracle.clients.edge.tpm import EkAlgorithm
 
 
@@ -17,9 +18,12 @@ class EdgeSettings(BaseSettings):
     `tpm_tcti` is tpm2-tss's name of the machine's TPM (``device:/dev/tpmrm0``); without it the node
     runs on its enclave's evidence alone. The files are those of `oracle.clients.edge.tpm.TpmFiles`.
 
-    `limits` bounds the training process (JSON, or RAPHA_EDGE_LIMITS__WALL_SECONDS and so on).
     `limits` bounds the training process (JSON, or RAPHA_EDGE_LIMITS__WALL_SECONDS and so on);
     `policy` is what the hospital demands of a job (RAPHA_EDGE_POLICY__MIN_COHORT and so on).
+    `sandbox` says whether the node trains nothing where there is none; `development` does, marks
+    the evidence, and is refused on chains with real money. `wan_guard` says whether the node closes
+    its own network while a job trains, `wan_allows` what stays open then: with the hub alone,
+    receipts wait for the end of the training.
     """
 
     model_config = SettingsConfigDict(
@@ -56,5 +60,8 @@ class EdgeSettings(BaseSettings):
     output_limit_bytes: int = Field(256 * 2**20, gt=0)
     limits: ChildLimits = ChildLimits()
     policy: PolicySettings = PolicySettings()
+    sandbox: launch.Mode = "required"
+    wan_guard: wan.Setting = "if_allowed"
+    wan_allows: Literal["hub", "hub_and_oracle"] = "hub"
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -40,6 +40,9 @@ from oracle.clients.edge.pacer import Pacer
 from oracle.clients.edge.patience import Patience
 from oracle.clients.edge.policy.guard import ACCURACY, Guard, JobGates
 from oracle.clients.edge.policy.privacy import PrivacyLedger
+from oracle.clients.edge.sandbox.errors import DevelopmentSandboxRefused
+from oracle.clients.edge.sandbox.launch import Isolation
+from oracle.clients.edge.sandbox.wan import WanGuard
 from oracle.clients.edge.signer import (
     EnclaveSigner,
     QuotePlatform,
@@ -59,7 +62,7 @@ from oracle.clients.hub.messages import (
     Progress,
 )
 from settlement.delivery import seal
-from settlement.deployment import Deployment
+from settlement.deployment import REAL_CHAINS, Deployment
 from settlement.digests import canonical_json, output_digest
 from settlement.eip712 import receipt_digest
 from settlement.errors import RaphaError
@@ -96,6 +99,7 @@ class JobFiles:
         self.journal = directory / "meter.journal"
         self.receipts = directory / "receipts"
         self.metrics = directory / "metrics.json"
+        self.evidence = directory / "evidence.json"
         self.weights = directory / "weights.safetensors"
         self.sealed = directory / "weights.sealed"
         self.delivered = directory / "delivered"
@@ -116,6 +120,20 @@ def build_profile(settings: EdgeSettings, committed: CommittedDataset) -> Datase
         price_per_epoch=settings.price_per_epoch,
         description=settings.description,
     )
+
+
+def build_isolation(settings: EdgeSettings, chain_id: int) -> Isolation:
+    """How the node keeps its jobs from everything else.
+
+    Raises:
+        DevelopmentSandboxRefused: when it might not, on a chain with real money.
+    """
+    if settings.sandbox != "required" and chain_id in REAL_CHAINS:
+        raise DevelopmentSandboxRefused(chain_id)
+    reachable = [settings.hub_url]
+    if settings.wan_allows == "hub_and_oracle":
+        reachable.append(settings.oracle_url)
+    return Isolation(settings.sandbox, WanGuard(settings.wan_guard, reachable))
 
 
 class Node:
@@ -148,6 +166,7 @@ class Node:
         self._profile = build_profile(settings, committed)
         self._scratch = settings.state_dir / "scratch"
         self._jobs = settings.state_dir / "jobs"
+        self._isolation = build_isolation(settings, deployment.chain_id)
         self._attestor = Attestor(
             oracle=oracle,
             signer=signer,
@@ -187,9 +206,12 @@ class Node:
             StateInUse: when another node works with the same state directory.
             AttestationRefused: when the oracle refuses the node's evidence for good.
             HubRefused: when the hub refuses the node's key or its profile.
+            SandboxUnavailable, WanGuardUnavailable: when one is required and cannot be had here.
         """
         with self._exclusive_state(), self._guard:
+            self._isolation.clear(self._scratch)
             self._clear_scratch()
+            self._isolation.check()
             # Receipts that an earlier run signed are owed to the oracle, whatever came of the job.
             for directory in sorted(self._jobs.glob("*/receipts")):
                 self._courier.serve(Outbox(directory))
@@ -325,6 +347,7 @@ class Node:
                 limits=settings.limits,
                 wall_seconds=self._wall_seconds(assignment),
                 scratch_root=self._scratch,
+                isolation=self._isolation,
                 stop=self._stop,
                 progress=progress,
             )
@@ -332,6 +355,7 @@ class Node:
         metrics = _metrics(result, assignment.policy)
         gates.release(result.weights, metrics, counters)
         write_atomically(files.metrics, canonical_json(metrics))
+        write_atomically(files.evidence, canonical_json(result.evidence))
         write_atomically(files.weights, result.weights)
         self._reporter.update(job_id, _progress(assignment, counters, {}))
         log.info(
@@ -365,7 +389,9 @@ class Node:
     def _sign_completion(self, assignment: JobAssignment, files: JobFiles, outbox: Outbox) -> Entry:
         with Meter(files.journal, self._committed, assignment.job_id) as meter:
             counters = meter.counters
-        digest = output_digest(files.weights.read_bytes(), files.metrics.read_bytes())
+        digest = output_digest(
+            files.weights.read_bytes(), files.metrics.read_bytes(), files.evidence.read_bytes()
+        )
         return self._sign(assignment.job_id, counters, outbox, digest)
 
     def _await_settlement(self, assignment: JobAssignment, outbox: Outbox, entry: Entry) -> None:
@@ -418,6 +444,7 @@ class Node:
         for name, data in (
             (ArtifactName.RECEIPTS, canonical_json(receipts)),
             (ArtifactName.METRICS, files.metrics.read_bytes()),
+            (ArtifactName.EVIDENCE, files.evidence.read_bytes()),
             (ArtifactName.WEIGHTS, files.sealed.read_bytes()),
         ):
             self._patience.call(self._hub.put_artifact, assignment.job_id, name, data)

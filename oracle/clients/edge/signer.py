@@ -14,10 +14,10 @@ from eth_account import Account
 from pydantic import ValidationError
 
 from oracle.clients.edge import loader, trainer
-from oracle.clients.edge.child import ChildLimits
 from oracle.clients.edge.durable import write_atomically
 from oracle.clients.edge.errors import KeyFileInvalid, ReceiptRegression, SimulatedEnclaveRefused
 from oracle.clients.edge.policy import digest as policy
+from oracle.clients.edge.sandbox.limits import ChildLimits
 from settlement.deployment import REAL_CHAINS
 from settlement.digests import canonical_json
 from settlement.eip712 import Domain, receipt_digest, sign_digest
@@ -51,6 +51,14 @@ MEASURED_FILES = (
     "oracle/clients/edge/policy/rules/shapes.rego",
     "oracle/clients/edge/policy/rules/training.rego",
     "oracle/clients/edge/policy/settings.py",
+    "oracle/clients/edge/sandbox/bubblewrap.py",
+    "oracle/clients/edge/sandbox/cgroup.py",
+    "oracle/clients/edge/sandbox/errors.py",
+    "oracle/clients/edge/sandbox/inspect.py",
+    "oracle/clients/edge/sandbox/launch.py",
+    "oracle/clients/edge/sandbox/limits.py",
+    "oracle/clients/edge/sandbox/seccomp.py",
+    "oracle/clients/edge/sandbox/wan.py",
     "oracle/clients/edge/signer.py",
     "oracle/clients/edge/tensors.py",
     "oracle/clients/edge/trainee.py",

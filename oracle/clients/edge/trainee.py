@@ -1,9 +1,11 @@
 """The untrusted side: runs a bundle's code and speaks to the parent in frames over two pipes.
 
-Started as `python -I trainee.py` in an empty directory. It is one file on purpose: it and numpy and
-safetensors are all that the child needs of this package. It has no access to data: each batch is
-asked for. The frame format, which the parent shares, is a big-endian u32 length of a JSON header, a
-u64 length of a safetensors payload (0 for none), the header, the payload.
+Started as `python -I trainee.py` in an empty directory; it says that it is ready, then waits to be
+told the job, so that its confinement can be looked at before any of the bundle is loaded. It is one
+file on purpose: it and numpy and safetensors are all that the child needs of this package. It has
+no access to data: each batch is asked for. The frame format, which the parent shares, is a
+big-endian u32 length of a JSON header, a u64 length of a safetensors payload (0 for none), the
+header, the payload.
 """
 
 import builtins
@@ -24,6 +26,7 @@ from safetensors.numpy import load, save
 
 PREFIX = struct.Struct(">IQ")
 MAX_HEADER_BYTES = 1 << 16
+READY = "ready"
 _PR_SET_PDEATHSIG = 1
 
 Predict = Callable[[NDArray[np.float32]], NDArray[Any]]
@@ -111,7 +114,8 @@ def _exactly(stream: BinaryIO, size: int) -> bytes:
 
 
 def run(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Receive the job, run the bundle's entry point, send its weights."""
+    """Say that it is ready, receive the job, run the bundle's entry point, send its weights."""
+    send(requests, {"kind": READY})
     job, _ = receive(answers)
     sys.path.insert(0, job["bundle"])
     module, _, name = job["entry_point"].partition(":")

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from oracle.clients.edge.bundle import Bundle
-from oracle.clients.edge.child import Child, ChildLimits
+from oracle.clients.edge.child import Child
 from oracle.clients.edge.errors import (
     FrameworkMissing,
     HyperparameterInvalid,
@@ -23,8 +23,10 @@ from oracle.clients.edge.errors import (
     TrainingFailed,
 )
 from oracle.clients.edge.loader import Batch, Counters, RaphaDataLoader
+from oracle.clients.edge.sandbox.launch import Isolation
+from oracle.clients.edge.sandbox.limits import ChildLimits
 
-VERSION = "rapha.trainer.v1"
+VERSION = "rapha.trainer.v2"
 BATCH_SIZES = range(1, 4097)
 SEEDS = range(2**32)
 DEFAULT_BATCH_SIZE = 32
@@ -36,11 +38,15 @@ Progress = Callable[[Counters, dict[str, float]], None]
 
 
 class TrainingResult(NamedTuple):
-    """What a training gives: safetensors bytes, and metrics of at most one value an epoch."""
+    """What a training gives: safetensors bytes, and metrics of at most one value an epoch.
+
+    `evidence` says how the job was cut off from everything else; see `sandbox.launch`.
+    """
 
     weights: bytes
     accuracy: float
     reports: dict[str, list[float]]
+    evidence: dict[str, Any]
 
 
 def loader_settings(hyperparameters: dict[str, Any]) -> tuple[int, int]:
@@ -68,6 +74,7 @@ def train(
     limits: ChildLimits,
     wall_seconds: float,
     scratch_root: Path,
+    isolation: Isolation,
     stop: threading.Event,
     progress: Progress,
 ) -> TrainingResult:
@@ -78,6 +85,7 @@ def train(
 
     Raises:
         FrameworkMissing: before anything is started.
+        SandboxUnavailable, SandboxUnsound, WanGuardUnavailable: before anything of the bundle runs.
         TrainingFailed, TrainingTimedOut, ProtocolViolation, NodeStopping: see `errors`.
     """
     framework = FRAMEWORK_MODULES[bundle.manifest.framework]
@@ -86,11 +94,14 @@ def train(
     batch_size, _ = loader_settings(bundle.manifest.hyperparameters)
     scratch = Path(tempfile.mkdtemp(prefix="job-", dir=scratch_root))
     try:
-        code = scratch / "bundle"
-        bundle.write_to(code)
-        with Child(scratch, limits, wall_seconds, stop) as child:
+        bundle.write_to(scratch / "bundle")
+        with (
+            isolation.guard.closed() as wan,
+            Child(scratch, limits, wall_seconds, stop, isolation) as child,
+        ):
+            evidence = {**child.evidence, "wan": dict(wan)}
             job = {
-                "bundle": str(code),
+                "bundle": child.bundle,
                 "entry_point": bundle.manifest.entry_point,
                 "hyperparameters": bundle.manifest.hyperparameters,
                 "epochs": epochs,
@@ -99,7 +110,9 @@ def train(
                 "batch_size": batch_size,
             }
             child.send({"kind": "job", **job})
-            return _Conversation(child, loader, epochs, max_output_bytes, progress).hold()
+            conversation = _Conversation(child, loader, epochs, max_output_bytes, progress)
+            weights, accuracy, reports = conversation.hold()
+        return TrainingResult(weights, accuracy, reports, evidence)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -129,7 +142,7 @@ class _Conversation:
         self._asked_holdout = False
         self._accuracy: float | None = None
 
-    def hold(self) -> TrainingResult:
+    def hold(self) -> tuple[bytes, float, dict[str, list[float]]]:
         answers = {
             "next": self._next,
             "metrics": self._metrics,
@@ -214,7 +227,7 @@ class _Conversation:
         self._accuracy = self._loader.accuracy(labels)
         self._child.send({"kind": "ok"})
 
-    def _result(self, payload: bytes) -> TrainingResult:
+    def _result(self, payload: bytes) -> tuple[bytes, float, dict[str, list[float]]]:
         if self._accuracy is None:
             raise ProtocolViolation("a result before its model was judged on the held-out part")
-        return TrainingResult(payload, self._accuracy, self._reports)
+        return payload, self._accuracy, self._reports

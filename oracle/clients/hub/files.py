@@ -14,6 +14,7 @@ MAX_BYTES = {
     ArtifactName.WEIGHTS: 256 * 2**20,
     ArtifactName.METRICS: 2**20,
     ArtifactName.RECEIPTS: 16 * 2**20,
+    ArtifactName.EVIDENCE: 2**20,
 }
 
 

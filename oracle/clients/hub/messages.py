@@ -68,11 +68,15 @@ class JobState(StrEnum):
 
 
 class ArtifactName(StrEnum):
-    """What a node delivers: encrypted weights, metrics (canonical JSON), and the receipts."""
+    """What a node delivers: encrypted weights, metrics, receipts, and evidence of the isolation.
+
+    All but the weights are canonical JSON.
+    """
 
     WEIGHTS = "weights"
     METRICS = "metrics"
     RECEIPTS = "receipts"
+    EVIDENCE = "evidence"
 
 
 class DatasetProfile(Frozen):

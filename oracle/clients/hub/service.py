@@ -241,7 +241,7 @@ class HubService:
         return self._files.upload(name)
 
     def finish_upload(self, job_id: bytes, name: ArtifactName, upload: Upload) -> JobView:
-        """Write the artifact, once; the last of the three delivers the job."""
+        """Write the artifact, once; the last of the four delivers the job."""
         upload.keep()  # the file first: a row must never speak of bytes that are not there
         job = self._store.add_artifact(job_id, name, upload.sha256, upload.size)
         log.info("artifact", job_id=to_hex(job_id), name=name, size=upload.size, state=job.state)

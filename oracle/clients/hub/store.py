@@ -348,7 +348,7 @@ class Store:
                 self._running(tx, job_id)
 
     def add_artifact(self, job_id: bytes, name: ArtifactName, sha256: str, size: int) -> Job:
-        """Write an artifact once; the last of the three delivers the job.
+        """Write an artifact once; the last of the four delivers the job.
 
         Raises:
             ArtifactConflict: when other bytes are there already.

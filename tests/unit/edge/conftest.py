@@ -11,6 +11,8 @@ import structlog
 
 from oracle.clients.edge.bundle import Bundle
 from oracle.clients.edge.dataset import CommittedDataset, Dataset, commit, tabular
+from oracle.clients.edge.sandbox.launch import Isolation
+from oracle.clients.edge.sandbox.wan import WanGuard
 from oracle.clients.hub.messages import OutputPolicy
 from settlement.deployment import Deployment
 
@@ -107,6 +109,12 @@ def deployment() -> Deployment:
 @pytest.fixture
 def stop() -> threading.Event:
     return threading.Event()
+
+
+@pytest.fixture(scope="session")
+def isolation() -> Isolation:
+    """The sandbox; a machine without one runs what does not concern it without."""
+    return Isolation("development", WanGuard("off", ()))
 
 
 @pytest.fixture

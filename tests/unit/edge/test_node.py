@@ -26,12 +26,13 @@ from oracle.client import (
     Status,
     TpmWanted,
 )
-from oracle.clients.edge.child import ChildLimits
 from oracle.clients.edge.config import EdgeSettings
 from oracle.clients.edge.devplatform import DevPlatform
 from oracle.clients.edge.durable import write_atomically
 from oracle.clients.edge.errors import AttestationRefused, AttestationTimedOut, StateInUse
 from oracle.clients.edge.node import Node
+from oracle.clients.edge.sandbox.errors import SandboxUnavailable
+from oracle.clients.edge.sandbox.limits import ChildLimits
 from oracle.clients.edge.signer import EnclaveSigner, measurement
 from oracle.clients.hub.client import HubRefused, HubUnavailable
 from oracle.clients.hub.messages import JobAssignment
@@ -192,7 +193,7 @@ class Hub:
         if self.outages:
             self.outages -= 1
             raise HubUnavailable("http://hub", "connection refused")
-        if self.job is None or self.failure is not None or len(self.artifacts) == 3:
+        if self.job is None or self.failure is not None or len(self.artifacts) == 4:
             self.stop.set()
             return None
         return self.job
@@ -243,6 +244,8 @@ class Hospital:
                     "receipt_interval_seconds": 0.0,
                     "poll_seconds": 0.01,
                     "rejection_patience_seconds": 0.0,
+                    "sandbox": "development",
+                    "wan_guard": "off",
                     **self.settings,
                 },
             ),
@@ -313,7 +316,9 @@ class Hospital:
         assert [r.receipt.complete for r in receipts] == [False] * (len(receipts) - 1) + [True]
         last = receipts[-1].receipt
         assert (last.records, last.epochs) == (40, EPOCHS)
-        assert last.output_digest == output_digest(weights, metrics)
+        evidence = self.hub.artifacts["evidence"]
+        assert json.loads(evidence)["wan"].keys() == {"guard", "why"}
+        assert last.output_digest == output_digest(weights, metrics, evidence)
         assert self.hub.job.terms.earned(last.records, last.epochs) == BUDGET
         known = [receipt_digest(r.receipt, self.deployment.vault_domain) for r in receipts]
         assert set(known) == set(self.oracle.receipts)
@@ -661,3 +666,15 @@ def test_scratch_left_by_a_crash_is_removed(hospital):
     (left / "record").write_bytes(b"x")
     hospital.node().run()
     assert not left.exists()
+
+
+def test_a_node_without_the_sandbox_that_it_requires_takes_no_job(
+    hospital, make_bundle, policy, monkeypatch
+):
+    monkeypatch.setattr("oracle.clients.edge.sandbox.bubblewrap.PROGRAM", "no-such-bwrap")
+    hospital.settings = {"sandbox": "required"}
+    hospital.lease(make_bundle(), policy)
+    with pytest.raises(SandboxUnavailable, match="bubblewrap is not installed"):
+        hospital.node().run()
+    assert hospital.hub.profile is None
+    assert hospital.hub.failure is None

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import oracle.clients.edge.signer as signer_module
-from oracle.clients.edge.child import ChildLimits
 from oracle.clients.edge.devplatform import DevPlatform
 from oracle.clients.edge.errors import KeyFileInvalid, ReceiptRegression, SimulatedEnclaveRefused
 from oracle.clients.edge.policy.digest import RULES, base_rules
+from oracle.clients.edge.sandbox.limits import ChildLimits
 from oracle.clients.edge.signer import (
     MEASURED_FILES,
     EnclaveSigner,

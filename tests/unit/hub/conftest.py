@@ -185,7 +185,7 @@ class World:
         return created
 
     def delivered(self, request: JobRequest) -> JobCreated:
-        """A job with all three artifacts."""
+        """A job with all four artifacts."""
         created = self.running(request)
         node = self.party(str(created.terms.node_id))
         for name in ArtifactName:

@@ -1,4 +1,4 @@
-"""Progress, failure and the three artifacts of a running job."""
+"""Progress, failure and the four artifacts of a running job."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from settlement.types import to_hex
 
 MakeRequest = Callable[..., JobRequest]
 World = Any
-WEIGHTS, METRICS, RECEIPTS = ArtifactName
+WEIGHTS, METRICS, RECEIPTS, EVIDENCE = ArtifactName
 OOM = Failure(code="OutOfMemory", detail="the job asked for 9 GiB")
 
 
@@ -24,12 +24,12 @@ def refused(call: Callable[[], object]) -> tuple[str, int]:
     return caught.value.code, caught.value.status
 
 
-def test_third_artifact_delivers_in_any_order(world: World, make_request: MakeRequest) -> None:
+def test_fourth_artifact_delivers_in_any_order(world: World, make_request: MakeRequest) -> None:
     created = world.running(make_request())
     node, states = world.party("1"), []
-    for name in (RECEIPTS, WEIGHTS, METRICS):
+    for name in (RECEIPTS, EVIDENCE, WEIGHTS, METRICS):
         states.append(node.put_artifact(created.job_id, name, name.encode()).state)
-    assert states == [JobState.RUNNING, JobState.RUNNING, JobState.DELIVERED]
+    assert states == [JobState.RUNNING, JobState.RUNNING, JobState.RUNNING, JobState.DELIVERED]
 
 
 def test_developer_downloads_what_the_node_uploaded(

@@ -59,3 +59,5 @@ def test_output_digest_keeps_weights_and_metrics_apart(weights: bytes, metrics: 
     assert digest == expected
     assert (output_digest(metrics, weights) == digest) == (weights == metrics)
     assert output_digest(weights + b"x", metrics) != digest
+    assert output_digest(weights, metrics, b"") != digest
+    assert output_digest(weights, metrics, b"e") != output_digest(weights, metrics, b"f")

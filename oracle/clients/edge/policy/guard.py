@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from oracle.clients.bundle import Manifest
 from oracle.clients.edge.bundle import Bundle
-from oracle.clients.edge.child import ChildLimits
 from oracle.clients.edge.dataset import CommittedDataset
 from oracle.clients.edge.durable import write_atomically
 from oracle.clients.edge.errors import PolicyDenied, TensorsInvalid
@@ -26,6 +25,7 @@ from oracle.clients.edge.policy.hospital import HospitalRules
 from oracle.clients.edge.policy.input import Gate
 from oracle.clients.edge.policy.privacy import Accountant, PrivacyLedger, Spend
 from oracle.clients.edge.policy.settings import PURPOSE, PolicySettings
+from oracle.clients.edge.sandbox.limits import ChildLimits
 from oracle.clients.edge.tensors import Tensor, read_header
 from oracle.clients.hub.messages import JobAssignment
 from settlement.digests import canonical_json

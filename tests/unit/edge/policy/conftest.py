@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from oracle.clients.edge.bundle import Bundle
-from oracle.clients.edge.child import ChildLimits
 from oracle.clients.edge.dataset import CommittedDataset
 from oracle.clients.edge.policy.engine import Engine
 from oracle.clients.edge.policy.guard import Guard, JobGates
 from oracle.clients.edge.policy.privacy import Accountant, PrivacyLedger
 from oracle.clients.edge.policy.settings import PolicySettings
+from oracle.clients.edge.sandbox.limits import ChildLimits
 from oracle.clients.hub.messages import JobAssignment, OutputPolicy
 from settlement.digests import result_key_digest
 from settlement.models import JobTerms, Work

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from oracle.clients.edge.bundle import Bundle
-from oracle.clients.edge.child import ChildLimits
 from oracle.clients.edge.errors import PolicyDenied
 from oracle.clients.edge.loader import Counters
 from oracle.clients.edge.policy.decision import decide
 from oracle.clients.edge.policy.guard import holds_row
 from oracle.clients.edge.policy.hospital import HospitalRules, HospitalRulesInvalid
+from oracle.clients.edge.sandbox.limits import ChildLimits
 
 WEIGHTS = {"weight": np.zeros(3, np.float32), "bias": np.zeros(1, np.float32)}
 METRICS = {"loss": [0.5, 0.25], "holdout_accuracy": 0.97}
