@@ -171,6 +171,18 @@ def test_token_that_calls_back_at_any_transfer_gets_nowhere(busy: Busy, move: st
             assert (name, token.attempts(), token.reentered()) == (name, 1, False)
 
 
+def test_not_even_an_owner_changes_the_guardian_in_the_middle_of_a_transfer(hostile: World) -> None:
+    vault, token, thief = hostile.vault, hostile.usdc, actor("thief").address
+    hostile.govern(vault, "transfer_ownership", token.address)
+    vault.accept_ownership(sender=token.address)
+    token.attack(vault.address, vault.set_guardian.prepare_calldata(thief))
+    vault.deposit(actor("friend").address, 5, sender=actor("payer").address)
+    assert (token.attempts(), token.reentered()) == (1, False)
+    assert vault.guardian() == actor("guardian").address
+    vault.set_guardian(thief, sender=token.address)
+    assert vault.guardian() == thief
+
+
 def test_lists_of_transfers_are_the_same(busy: Busy) -> None:
     moved = set()
     for name, arguments in busy.calls.items():

@@ -99,6 +99,15 @@ def test_owner_registers_nodes_too(world: World) -> None:
     assert world.nodes.node_of_hardware(HARDWARE) == 2
 
 
+@pytest.mark.parametrize("payee", ["hospital", "onboarder"])
+@pytest.mark.parametrize("receiver", ["vault", "nodes"])
+def test_vault_and_registry_are_no_payees(world: World, payee: str, receiver: str) -> None:
+    """What they were owed, nobody could take out."""
+    with reverts(Revert.NODES_RECEIVER_IS_NOT_ALLOWED):
+        register(world, **{payee: getattr(world, receiver).address})
+    assert world.nodes.node_count() == 1
+
+
 @pytest.mark.parametrize("receiver", ["vault", "nodes"])
 def test_vault_and_registry_are_no_node_owners(world: World, receiver: str) -> None:
     with reverts(Revert.NODES_RECEIVER_IS_NOT_ALLOWED):

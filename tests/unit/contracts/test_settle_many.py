@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from world import World, actor
+from world import World, actor, reverts
 
 from settlement.contracts import Claim, JobState, Outcome
 from settlement.models import JobTerms
@@ -108,6 +108,18 @@ def test_every_outcome_in_one_batch_stops_no_other(world: World) -> None:
     assert names == ["Settled", *["ReceiptRefused"] * 6, "Settled"]
     assert (world.earnings(1).total, world.earnings(2).total) == (10 * RECORD, 5 * RECORD)
     assert world.state_of(stale) == (JobState.ASSIGNED, stale.budget, 0)
+
+
+def test_hundred_receipts_are_a_batch_and_one_more_is_no_valid_call(world: World) -> None:
+    terms = world.terms()
+    world.open(terms)
+    value = world.claim(terms, 10).abi_value()
+    anyone = actor("anyone").address
+    with reverts(None):
+        world.vault.settle_many([value] * 101, sender=anyone)
+    outcomes = world.vault.settle_many([value] * 100, sender=anyone)
+    assert outcomes == [Outcome.PAID, *[Outcome.NOTHING_NEW] * 99]
+    assert world.earnings(1).total == 10 * RECORD
 
 
 def test_refused_claims_are_logged_with_their_outcome(world: World) -> None:
