@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eth_utils import keccak
+from pydantic_core import from_json
 
 
 def canonical_json(value: Any) -> bytes:
@@ -65,3 +66,15 @@ def output_commitment(weights: bytes, metrics: bytes, evidence: bytes = b"") -> 
 def delivery_info(*, chain_id: int, vault: str, job_id: bytes) -> bytes:
     """HPKE `info` (RFC 9180) of a delivery: binds it to one job of one vault on one chain."""
     return b"rapha.delivery.v1" + chain_id.to_bytes(32, "big") + bytes.fromhex(vault[2:]) + job_id
+
+
+def check_nesting(text: str | bytes) -> None:
+    """Make sure that a JSON text from outside can be read without exhausting the stack.
+
+    Python's own reader goes by the interpreter's recursion limit, which any library may raise
+    beyond what the stack holds; pydantic's has a limit of its own.
+
+    Raises:
+        ValueError: when it is nested too deeply, or is not JSON.
+    """
+    from_json(text)

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from settlement.amounts import format_usdc
 from settlement.deployment import Deployment
-from settlement.digests import output_commitment
+from settlement.digests import check_nesting, output_commitment
 from settlement.eip712 import job_id, receipt_digest, recover_signer
 from settlement.errors import InvalidSignature, RaphaError
 from settlement.models import JobTerms, SignedReceipt
@@ -163,6 +163,7 @@ def _isolation(output: Output, signed: bytes | None) -> list[Check]:
 def _isolation_fault(text: bytes) -> str | None:
     """What the evidence lacks, by the fields that say that nothing could leave."""
     try:
+        check_nesting(text)
         evidence = json.loads(text)
         isolation = evidence["isolation"]
         if isolation != "bubblewrap":
@@ -179,7 +180,7 @@ def _isolation_fault(text: bytes) -> str | None:
             and evidence["capabilities"] == 0
             and evidence["no_new_privileges"] is True
         )
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return "the evidence is not readable"
     if shared:
         return f"it shared the node's namespaces: {', '.join(shared)}"

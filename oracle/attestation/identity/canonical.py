@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from settlement.digests import check_nesting
+
 MAX_SAFE = 2**53 - 1
 """The largest integer that every reader of JSON reads alike."""
 
@@ -14,17 +16,15 @@ def parse_strictly(text: str) -> Any:
         ValueError: when a member occurs twice, a number is not a plain integer up to `MAX_SAFE`, a
             string cannot be encoded, it is nested too deeply, or it is not JSON.
     """
-    try:
-        value = json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_int=_integer,
-            parse_float=_refuse_number,
-            parse_constant=_refuse_number,
-        )
-        canonical_json(value).encode()
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+    check_nesting(text)
+    value = json.loads(
+        text,
+        object_pairs_hook=_object,
+        parse_int=_integer,
+        parse_float=_refuse_number,
+        parse_constant=_refuse_number,
+    )
+    canonical_json(value).encode()
     return value
 
 

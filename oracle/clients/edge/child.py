@@ -27,6 +27,7 @@ from oracle.clients.edge.errors import (
 )
 from oracle.clients.edge.sandbox.launch import Isolation
 from oracle.clients.edge.sandbox.limits import ChildLimits
+from settlement.digests import check_nesting
 
 STDERR_TAIL_BYTES = 16 * 1024
 _STOP_CHECK_SECONDS = 0.2
@@ -143,8 +144,10 @@ class Child:
                 f" {trainee.MAX_HEADER_BYTES} + {max_payload} are allowed"
             )
         try:
-            header = json.loads(self._read(header_size))
-        except (ValueError, RecursionError) as error:
+            text = self._read(header_size)
+            check_nesting(text)
+            header = json.loads(text)
+        except ValueError as error:
             raise ProtocolViolation("a frame's header is not JSON") from error
         if not isinstance(header, dict) or not isinstance(header.get("kind"), str):
             raise ProtocolViolation("a frame's header names no kind")

@@ -5,6 +5,7 @@ import math
 from typing import NamedTuple
 
 from oracle.clients.edge.errors import TensorsInvalid
+from settlement.digests import check_nesting
 
 # Bytes per element; the names are the format's own (huggingface/safetensors, "Format").
 DTYPE_BYTES = {
@@ -49,6 +50,7 @@ def read_header(data: bytes) -> dict[str, Tensor]:
     if size > min(len(data) - 8, MAX_HEADER_BYTES):
         raise TensorsInvalid(f"its header of {size} bytes is longer than allowed")
     try:
+        check_nesting(data[8 : 8 + size])
         header = json.loads(data[8 : 8 + size], object_pairs_hook=_unique)
     except ValueError as error:  # JSON and UTF-8 errors alike
         raise TensorsInvalid("its header is not JSON with unique names") from error

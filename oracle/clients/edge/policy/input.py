@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from oracle.clients.bundle import MAX_ELEMENTS, Framework, Network, TensorDtype
+from settlement.digests import check_nesting
 from settlement.errors import InvalidInput
 
 MAX_NUMBER = 2**53 - 1
@@ -241,8 +242,9 @@ def parse_input(data: bytes) -> TrainingInput | ReleaseInput:
     if len(data) > MAX_DOCUMENT:
         raise InputRefused((f"more than {MAX_DOCUMENT} bytes",))
     try:
+        check_nesting(data)
         json.loads(data, object_pairs_hook=_unique)
-    except (ValueError, RecursionError):
+    except ValueError:
         raise InputRefused(("not JSON with unique names",)) from None
     try:
         return _ADAPTER.validate_json(data)
