@@ -22,6 +22,8 @@ _NO_SUCH_SIGNATURE = (
 _MINTS_NOTHING = "no function that looks at it is exported: a test compares the functions that are"
 
 _HALF = "57896044618658097711785492504343953926418782139537452191302581570759080747168"
+_SHARES = 'assert node_owner_bps <= BPS and onboarder_bps <= BPS, "nodes: hospital share too low"'
+_SUM_REFUSES = "a share of everything is refused by the next line, for the same reason"
 _STEP = "if (run.earnings_word >> words.NODE_STEP) & words.MASK_22 != run.period:"
 _JOB_STEP = (
     "if (job_word >> words.STEP) & words.MASK_46 != "
@@ -45,6 +47,8 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "erc721.is_minter[msg.sender] = False",
         "erc721.is_minter[msg.sender] = True",
     ): _MINTS_NOTHING,
+    (_NODES, _SHARES, _SHARES.replace("node_owner_bps <=", "node_owner_bps <")): _SUM_REFUSES,
+    (_NODES, _SHARES, _SHARES.replace("onboarder_bps <=", "onboarder_bps <")): _SUM_REFUSES,
     (
         _CHALLENGE,
         "self._carried[job_id][version] = 0",

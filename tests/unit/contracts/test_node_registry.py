@@ -325,6 +325,13 @@ def test_receiver_that_calls_back_into_the_registry_gets_nowhere(
     assert world.nodes.ownerOf(1) == receiver.address
 
 
+def test_receiver_may_ask_which_vault_pays_its_node(world: World, earned: JobTerms) -> None:
+    receiver = deploy("TestReceiver", sender=actor("thief").address)
+    receiver.attack(world.nodes.address, world.nodes.vault.prepare_calldata())
+    give(world, receiver)
+    assert (receiver.attempts(), receiver.reentered()) == (1, True)
+
+
 def test_receiver_that_splits_on_arrival_gets_none_of_the_past(
     world: World, earned: JobTerms
 ) -> None:
