@@ -53,7 +53,7 @@ class LeaseRow(Table):
 
     __tablename__ = "leases"
 
-    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
     epoch: Mapped[int] = mapped_column(BigInteger)
     holder: Mapped[str] = mapped_column(String(128))
     since: Mapped[int] = mapped_column(BigInteger)

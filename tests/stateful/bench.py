@@ -35,7 +35,6 @@ from settlement.deploy import create_address
 from settlement.deployment import Deployment
 from settlement.eip712 import type_hash
 from settlement.reverts import Revert
-from settlement.types import ZERO_ADDRESS
 
 HOUR = 60 * 60
 DAY = 24 * HOUR
@@ -130,6 +129,7 @@ class Bench:
         wallet = chain.create("TestWallet", deployer, actor("wallet").address)
         self._people["wallet"] = Person("wallet", wallet.address, actor("wallet"))
         timelock, guardian = actor("timelock").address, actor("guardian").address
+        certificates = chain.create("PckCertificates", deployer)
         self.enclaves = chain.create(
             "EnclaveRegistry",
             deployer,
@@ -138,7 +138,7 @@ class Bench:
             [actor(name).address for name in members],
             committee.threshold,
             list(MEASUREMENTS.values()),
-            replace(INTEL, authorities=()).abi_value(ZERO_ADDRESS),
+            replace(INTEL, authorities=()).abi_value(certificates.address),
         )
         vault_to_be = create_address(deployer.address, chain.nonce(deployer) + 1)
         self.nodes = chain.create(

@@ -24,7 +24,7 @@ def oracle(chain: Chain, tmp_path: Path) -> Iterator[Oracle]:
     oracle = Oracle(chain, tmp_path / "oracle.db")
     oracle.rounds(3)
     yield oracle
-    oracle.store.close()
+    oracle.close()
 
 
 @pytest.fixture

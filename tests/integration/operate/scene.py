@@ -22,9 +22,11 @@ from oracle.chain import RpcChain
 from oracle.client import OracleClient, OracleUnavailable
 from oracle.clients.edge.devplatform import DevPlatform
 from oracle.intake import Intake
+from oracle.keyring import Keyring, RelayPolicy
 from oracle.messages import EscrowRequest, ReceiptStatus, Status
 from oracle.reconcile import reconcile
-from oracle.relayer import Relayer, RelayPolicy
+from oracle.relayer import Relayer
+from oracle.signers.local import LocalKey
 from oracle.store.database import Store
 from oracle.store.tables import ReceiptRow
 from oracle.transactions import FeePolicy
@@ -67,9 +69,14 @@ class Oracle:
         self.intake = Intake(self.store, chain.deployment, self.clock)
         rpc(chain.w3, "anvil_setBalance", key("relayer").address, hex(10**21))
         policy = RelayPolicy(fees=FeePolicy(min_tip=GWEI, max_fee=1_000 * GWEI), patience=5)
-        self.relayer = Relayer(
-            self.store, view, chain.deployment, key("relayer"), policy, self.clock
-        )
+        signers = [LocalKey(key("relayer"))]
+        keyring = Keyring(self.store, view, chain.deployment, signers, policy)
+        self.relayer = Relayer(self.store, view, chain.deployment, keyring, policy, self.clock)
+
+    def close(self) -> None:
+        """The process ends."""
+        self.relayer.keyring.close()
+        self.store.close()
 
     def clock(self) -> int:
         return int(self.chain.w3.eth.get_block("latest")["timestamp"]) + self.ahead
@@ -247,6 +254,18 @@ class Process:
         with OracleClient(self.url) as client:
             return client.submit_receipt(signed)
 
+    def wait_until_seen(self, digest: bytes) -> None:
+        """Until the facts reach to the receipt's job."""
+
+        def seen() -> bool:
+            with OracleClient(self.url) as client:
+                status = client.receipt(digest).status
+            if status is Status.WAITING:
+                rpc(self.chain.w3, "evm_mine")
+            return status is not Status.WAITING
+
+        until("the job's opening being seen", seen)
+
     def wait_until_settled(self, digest: bytes) -> ReceiptStatus:
         def settled() -> ReceiptStatus | None:
             with OracleClient(self.url) as client:
@@ -254,8 +273,8 @@ class Process:
             assert status.status is not Status.REJECTED, status
             if status.status is Status.SETTLED:
                 return status
-            if status.status is not Status.ACCEPTED:  # what is mined becomes final by new blocks
-                rpc(self.chain.w3, "evm_mine")
+            # what is mined becomes final by new blocks, and others may wait for that
+            rpc(self.chain.w3, "evm_mine")
             return None
 
         found = until("settling", settled)

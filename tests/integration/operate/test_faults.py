@@ -131,7 +131,7 @@ def test_an_endpoint_that_grants_few_blocks_at_once_is_asked_for_few(
         oracle.rounds()
         check_ledger(chain, oracle.store, {chain.id(terms): 10 * PRICE})
         assert any(request["method"] == "eth_getLogs" for request in proxy.requests)
-    oracle.store.close()
+    oracle.close()
 
 
 def test_an_endpoint_that_loses_logs_stops_the_facts_and_pays_nobody_wrongly(
@@ -162,7 +162,7 @@ def test_an_endpoint_that_loses_logs_stops_the_facts_and_pays_nobody_wrongly(
         oracle.hand_in(chain.claim(terms, 10))
         oracle.rounds()
         check_ledger(chain, oracle.store, {chain.id(terms): 10 * PRICE})
-    oracle.store.close()
+    oracle.close()
 
 
 def test_an_endpoint_that_stands_still_at_an_old_block_is_named_and_nothing_moves(
@@ -172,6 +172,7 @@ def test_an_endpoint_that_stands_still_at_an_old_block_is_named_and_nothing_move
     oracle.hand_in(chain.claim(terms, 10))
     oracle.rounds()
     with endpoint(chain) as (proxy, url):
+        oracle.relayer.keyring.close()  # the other one has the key now
         old = Oracle(chain, tmp_path / "oracle.db", url=url)
 
         def stuck(request: dict) -> dict | None:  # type: ignore[type-arg]
@@ -186,7 +187,7 @@ def test_an_endpoint_that_stands_still_at_an_old_block_is_named_and_nothing_move
         proxy.rewrite = lambda request: None
         old.rounds(2)
     check_ledger(chain, oracle.store, {chain.id(terms): 10 * PRICE})
-    old.store.close()
+    old.close()
 
 
 @pytest.mark.parametrize("ahead", [-7200, -600, 600, 7200])
@@ -203,7 +204,7 @@ def test_a_clock_that_is_wrong_by_hours_changes_no_payment(
     oracle.rounds()
     settled(oracle, 20)
     check_ledger(chain, oracle.store, {chain.id(terms): 20 * PRICE})
-    oracle.store.close()
+    oracle.close()
 
 
 def test_what_a_clock_far_ahead_refused_is_paid_once_it_is_right_and_retried(
@@ -221,7 +222,7 @@ def test_what_a_clock_far_ahead_refused_is_paid_once_it_is_right_and_retried(
     oracle.rounds()
     settled(oracle, 10)
     check_ledger(chain, oracle.store, {chain.id(terms): 10 * PRICE})
-    oracle.store.close()
+    oracle.close()
 
 
 def test_while_another_process_holds_the_database_nothing_is_lost(
@@ -249,7 +250,7 @@ def test_while_another_process_holds_the_database_nothing_is_lost(
     oracle.rounds()
     settled(oracle, 20)
     check_ledger(chain, oracle.store, {chain.id(terms): 20 * PRICE})
-    oracle.store.close()
+    oracle.close()
 
 
 def test_a_full_disk_refuses_by_name_and_all_goes_on_once_there_is_room(
@@ -401,7 +402,7 @@ def test_the_endpoint_away_stops_all_and_starts_all_again(chain: Chain, tmp_path
         proxy.rewrite = lambda request: None
         oracle.rounds()
         check_ledger(chain, oracle.store, {chain.id(terms): 10 * PRICE})
-    oracle.store.close()
+    oracle.close()
 
 
 def test_commands_of_an_operator_on_a_running_oracle(chain: Chain, process: Process) -> None:
@@ -415,6 +416,7 @@ def test_commands_of_an_operator_on_a_running_oracle(chain: Chain, process: Proc
     assert process.command("status", "--url", process.url).returncode == 1
     resumed = process.command("resume")
     assert (resumed.returncode, resumed.stdout) == (0, "things are taken in again\n")
+    process.wait_until_seen(first.digest)
     forged = process.hand_in(chain.claim(terms, 5, by="forger").signed)
     assert forged.status is Status.REJECTED
     retried = process.command("retry", "0x" + forged.digest.hex())

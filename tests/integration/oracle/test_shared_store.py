@@ -128,19 +128,19 @@ def test_processes_with_keys_of_their_own_share_the_work_and_send_no_receipt_twi
     close(*scenes)
 
 
-def test_a_key_whose_mark_was_changed_writes_no_nonce(quick: Chain, url: str) -> None:
+def test_a_key_that_another_process_took_meanwhile_writes_no_nonce(quick: Chain, url: str) -> None:
     scene = process(quick, url, "relayer")
     (job,) = scene.open(1)
     claim = scene.submit(job, 10)
     assert scene.keyring is not None
     scene.keyring.prepare()
     with scene.store.engine.begin() as connection:
-        connection.execute(text("UPDATE relayers SET holder = 'another'"))
+        connection.execute(text("UPDATE leases SET epoch = epoch + 1"))
     with pytest.raises(KeyInUse):
         scene.tick()
     assert scene.status(claim) == (Status.ACCEPTED, None)
     assert scene.unfinished() == []
-    scene.rounds(2)  # it holds the lock, so it marks the key again
+    scene.rounds(2)  # it gave up the lock with the lease, and takes both again
     assert scene.status(claim) == SETTLED
     close(scene)
 

@@ -17,6 +17,7 @@ from unit.oracle.bench import Bench
 
 from oracle.cli import app
 from oracle.config import OracleSettings
+from oracle.metrics import endpoint_metrics
 
 FOLDER = ROOT / "docs" / "operations"
 MANUAL = ROOT / "docs" / "operations.md"
@@ -31,7 +32,11 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     for loop in service.loops:
         loop.succeeded_at = 1.0
     text = service.metrics.text().decode()
-    return {s.name for family in text_string_to_metric_families(text) for s in family.samples}
+    # also those of which there is no sample yet
+    families = [*text_string_to_metric_families(text), *endpoint_metrics([])]
+    return {
+        f"{family.name}_total" if family.type == "counter" else family.name for family in families
+    }
 
 
 def alerts() -> list[dict[str, Any]]:

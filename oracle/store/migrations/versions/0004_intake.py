@@ -34,7 +34,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "leases",
-        sa.Column("name", sa.String(length=32), nullable=False),
+        sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("epoch", sa.BigInteger(), nullable=False),
         sa.Column("holder", sa.String(length=128), nullable=False),
         sa.Column("since", sa.BigInteger(), nullable=False),
