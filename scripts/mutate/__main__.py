@@ -84,8 +84,10 @@ def reason_of(mutant: Mutant, sources: dict[str, str]) -> str | None:
     return EQUIVALENT.get((mutant.file, *mutant.texts(sources[mutant.file])))
 
 
-def document(results: Sequence[tuple[Mutant, Verdict]], sources: dict[str, str]) -> str:
-    """`docs/mutants.md`."""
+def document(
+    results: Sequence[tuple[Mutant, Verdict]], sources: dict[str, str], not_run: Counter[str]
+) -> str:
+    """`docs/mutants.md`; `not_run` is how many of each file have no result that still holds."""
     groups: dict[str, list[tuple[Mutant, Verdict]]] = {}
     for mutant, verdict in results:
         groups.setdefault(status_of(mutant, verdict, sources), []).append((mutant, verdict))
@@ -102,6 +104,7 @@ def document(results: Sequence[tuple[Mutant, Verdict]], sources: dict[str, str])
         f"{len(groups.get('same code', [])):,} compile to the same code and "
         f"{len(groups.get('invalid', [])):,} do not compile.",
         "",
+        *(["## Not run yet", "", *_counts(not_run), ""] if not_run else []),
         "## Survived",
         "",
         *(_table(survived, sources) if survived else ["None."]),
@@ -117,6 +120,16 @@ def document(results: Sequence[tuple[Mutant, Verdict]], sources: dict[str, str])
     for status in sorted(groups.keys() - {"equivalent", "killed"}):
         lines += ["", f"## {status.capitalize()}", "", *_table(groups[status], sources)]
     return "\n".join(lines) + "\n"
+
+
+def _counts(not_run: Counter[str]) -> list[str]:
+    return [
+        "No result since these files, or contracts that they go into, last changed:",
+        "",
+        "| file | mutants |",
+        "|---|---:|",
+        *(f"| {file.removeprefix('contracts/')} | {count:,} |" for file, count in not_run.items()),
+    ]
 
 
 def _table(
@@ -207,9 +220,14 @@ def main(
 
             serve(Server(sources, jobs, kept, report, ready, has_changed), TESTS)
     ordered = [(mutant, results[mutant]) for mutant in chosen]
-    if save and not only:
+    if save:
+        everything = [
+            (m, results.get(m) or store.find(m.key(sources))) for m in select(sources, "")
+        ]
+        known = [(mutant, verdict) for mutant, verdict in everything if verdict is not None]
+        not_run = Counter(mutant.file for mutant, verdict in everything if verdict is None)
         DOCUMENT.parent.mkdir(exist_ok=True)
-        DOCUMENT.write_text(document(ordered, sources))
+        DOCUMENT.write_text(document(known, sources, not_run))
     _print(ordered, sources, as_json)
     if any(status_of(m, v, sources) in ("survived", "crashed") for m, v in ordered):
         raise typer.Exit(1)
