@@ -178,6 +178,7 @@ def test_loops_show_whether_they_work(service: Service, bench: Bench) -> None:
     loop.start()
     while not loop.failures:  # the third round fails
         loop.wake()
+    loop.stop(30)
     found = metrics(service)
     assert (found["loop_failures_total", "watcher"], found["loop_up", "watcher"]) == (
         loop.failures,
