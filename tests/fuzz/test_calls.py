@@ -176,7 +176,7 @@ def test_every_function_has_a_call_that_would_do(scene: Scene) -> None:
     assert wanted - known - optional == set()
 
 
-@settings(max_examples=max(1, MANY // 2))
+@settings(max_examples=2 * MANY)
 @given(data=st.data())
 def test_calls_one_after_the_other(scene: Scene, data: st.DataObject) -> None:
     with scene.undone():
