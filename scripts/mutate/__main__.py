@@ -224,10 +224,10 @@ def main(
         everything = [
             (m, results.get(m) or store.find(m.key(sources))) for m in select(sources, "")
         ]
-        known = [(mutant, verdict) for mutant, verdict in everything if verdict is not None]
+        judged = [(mutant, verdict) for mutant, verdict in everything if verdict is not None]
         not_run = Counter(mutant.file for mutant, verdict in everything if verdict is None)
         DOCUMENT.parent.mkdir(exist_ok=True)
-        DOCUMENT.write_text(document(known, sources, not_run))
+        DOCUMENT.write_text(document(judged, sources, not_run))
     _print(ordered, sources, as_json)
     if any(status_of(m, v, sources) in ("survived", "crashed") for m, v in ordered):
         raise typer.Exit(1)
