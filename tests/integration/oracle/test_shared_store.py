@@ -1,42 +1,29 @@
 """Several relaying processes on one PostgreSQL store: one writer per key, each receipt once."""
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from anvil import Chain
 from integration.oracle.scene import POLICY, Scene
-from postgresql import postgresql, program
+from postgres import cluster as cluster
 from sqlalchemy import func, select, text
 
 from oracle.batching import BatchPolicy
 from oracle.errors import KeyInUse
 from oracle.messages import Status
-from oracle.store.database import Store
 from oracle.store.tables import SlotRow, Table, TransactionRow
-
-pytestmark = pytest.mark.skipif(program("initdb") is None, reason="PostgreSQL is not installed")
+from scripts.postgres import Cluster
 
 SETTLED = (Status.SETTLED, None)
 WORTH = 50_000
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with postgresql() as url:
-        yield url
-
-
 @pytest.fixture
-def url(server: str) -> Iterator[str]:
-    yield server
-    store = Store(server)
-    with store.engine.begin() as connection:
-        connection.execute(text("DROP SCHEMA public CASCADE"))
-        connection.execute(text("CREATE SCHEMA public"))
-    store.close()
+def url(cluster: Cluster) -> str:
+    """A database of the test's own, without tables."""
+    return cluster.create()
 
 
 def process(chain: Chain, url: str, *keys: str, batch: int = 100) -> Scene:
