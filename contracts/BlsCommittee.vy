@@ -75,7 +75,7 @@ def __init__(members: DynArray[Member, MAX_MEMBERS], threshold: uint256):
 
 @external
 @view
-def is_signed(digest: bytes32, signatures: Bytes[4160]) -> bool:
+def is_signed(digest: bytes32, signatures: Bytes[2080]) -> bool:
     """
     @notice Whether the committee has signed a digest; where it has not, the call reverts and says why.
     @param digest An EIP-712 digest: chain and contract of whoever asks are in it.

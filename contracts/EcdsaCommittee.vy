@@ -14,8 +14,10 @@ from snekmate.utils import ecdsa
 implements: ICommittee
 
 MAX_MEMBERS: constant(uint256) = 64
+# from 29 on of so many a `BlsCommittee` is cheaper
+MAX_THRESHOLD: constant(uint256) = 32
 # r, s, v of each, one after the other
-MAX_SIGNATURES_LENGTH: constant(uint256) = MAX_MEMBERS * 65
+MAX_SIGNATURES_LENGTH: constant(uint256) = MAX_THRESHOLD * 65
 
 MEMBERS: immutable(DynArray[address, MAX_MEMBERS])
 THRESHOLD: immutable(uint256)
@@ -27,7 +29,7 @@ def __init__(members: DynArray[address, MAX_MEMBERS], threshold: uint256):
     @param members The committee, sorted by address.
     @param threshold How many of them must sign.
     """
-    assert threshold != 0 and threshold <= len(members), "committee: threshold out of range"
+    assert threshold != 0 and threshold <= min(len(members), MAX_THRESHOLD), "committee: threshold out of range"
     previous: address = empty(address)
     for member: address in members:
         assert convert(member, uint160) > convert(previous, uint160), "committee: members not sorted"
@@ -49,7 +51,7 @@ def is_signed(digest: bytes32, signatures: Bytes[MAX_SIGNATURES_LENGTH]) -> bool
     assert count >= THRESHOLD, "committee: too few signatures"
     size: uint256 = len(MEMBERS)
     place: uint256 = 0
-    for i: uint256 in range(count, bound=MAX_MEMBERS):
+    for i: uint256 in range(count, bound=MAX_THRESHOLD):
         # malformed ones revert
         signer: address = ecdsa._recover_sig(digest, slice(signatures, i * 65, 65))
         for _: uint256 in range(MAX_MEMBERS):

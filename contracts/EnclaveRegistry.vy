@@ -8,9 +8,9 @@
         here down to Intel's root, from a platform that the committee has judged; or by M-of-N signatures of the
         committee alone. The guardian revokes keys, measurements and platforms at once.
 """
+from contracts.interfaces import ICommittee
 from contracts.interfaces import IEnclaveRegistry
 from contracts.interfaces import IPlatforms
-from contracts.modules import committee
 from contracts.modules import dcap_quote
 from contracts.modules import governance
 from contracts.modules import platforms
@@ -22,7 +22,6 @@ implements: IEnclaveRegistry
 
 initializes: ownable
 initializes: governance[ownable := ownable]
-initializes: committee
 initializes: platforms[ownable := ownable, governance := governance]
 initializes: eip712_domain_separator
 
@@ -33,9 +32,6 @@ exports: (
     governance.accept_ownership,
     governance.guardian,
     governance.set_guardian,
-    committee.epoch,
-    committee.threshold,
-    committee.is_member,
     platforms.register_platform,
     platforms.allow_authority,
     platforms.revoke_authority,
@@ -53,6 +49,8 @@ exports: (
 # no registration outlives the collateral behind it by much
 MAX_VALIDITY: constant(uint64) = 31 * 24 * 60 * 60
 
+# of an ECDSA committee 32; a BLS committee's are 224 bytes however many sign
+MAX_SIGNATURES_LENGTH: constant(uint256) = 32 * 65
 # revoking a platform goes through all of them
 MAX_MEASUREMENTS: constant(uint256) = 1023
 ENCLAVE_TAG: constant(bytes32) = keccak256("rapha.enclave.v1")
@@ -76,6 +74,10 @@ struct Enclave:
     revoked: bool
 
 
+# the contract that says whether the committee has signed
+committee: public(ICommittee)
+# counts the committees; the present one's number
+epoch: public(uint64)
 # enclave key -> its word; the platform in it is zero for a key that only the committee vouches for
 _enclaves: HashMap[address, uint256]
 # An era ends when a platform is revoked; the present one, from 1, where a key's word has it. A key of this era was
@@ -95,39 +97,37 @@ _measurement_count: uint256
 def __init__(
     owner: address,
     guardian: address,
-    members: DynArray[address, committee.MAX_MEMBERS],
-    threshold: uint256,
+    committee: ICommittee,
     measurements: DynArray[bytes32, 16],
     trust: platforms.Trust,
 ):
     """
     @param owner The timelock.
     @param guardian May revoke keys and measurements at once.
-    @param members The committee, sorted by address.
-    @param threshold How many of them must sign.
+    @param committee An `EcdsaCommittee`, a `BlsCommittee`, or whatever else answers as they do.
     @param measurements The enclave measurements that are allowed from the start.
     @param trust The reader of certificates, the root and the CAs of platforms, and the quoting enclaves.
     """
     ownable.__init__()
     governance.__init__(owner, guardian)
-    committee.__init__(members, threshold)
     platforms.__init__(trust)
     eip712_domain_separator.__init__("RaphaEnclaveRegistry", "1")
     self._era = 1 << _ERA
+    self._set_committee(committee)
     for measurement: bytes32 in measurements:
         self._allow_measurement(measurement)
 
 
 @external
 def register(
-    registration: typed_data.EnclaveRegistration, signatures: Bytes[committee.MAX_SIGNATURES_LENGTH]
+    registration: typed_data.EnclaveRegistration, signatures: Bytes[MAX_SIGNATURES_LENGTH]
 ):
     """
     @notice Register or renew an enclave key. Anyone may bring what the committee signed.
     @param registration What the committee vouches for.
-    @param signatures Of members over its EIP-712 digest: 65 bytes (r, s, v) each, sorted by signer.
+    @param signatures Of members over its EIP-712 digest, as the committee takes them.
     """
-    assert registration.epoch == committee.epoch, "enclaves: signed for another committee"
+    assert registration.epoch == self.epoch, "enclaves: signed for another committee"
     assert registration.enclave_key != empty(address), "enclaves: key is zero"
     assert registration.node_id != 0, "enclaves: node is zero"
     self._check_expiry(registration.expiry)
@@ -135,7 +135,7 @@ def register(
     assert self._is_allowed(number), "enclaves: measurement is not allowed"
     expiry: uint256 = convert(registration.expiry, uint256)
     known: uint256 = self._known(registration.enclave_key, convert(registration.node_id, uint256), expiry)
-    committee._check_signatures(self._registration_digest(registration), signatures)
+    self._check_signatures(self._registration_digest(registration), signatures)
     # a key that came by quote stays its platform's
     self._enclaves[registration.enclave_key] = (
         expiry << _EXPIRY
@@ -155,16 +155,16 @@ def register(
 
 
 @external
-def judge(verdict: platforms.PlatformVerdict, signatures: Bytes[committee.MAX_SIGNATURES_LENGTH]):
+def judge(verdict: platforms.PlatformVerdict, signatures: Bytes[MAX_SIGNATURES_LENGTH]):
     """
     @notice Keep the committee's verdict on a registered platform: its TCB is good enough, and whose node it is. Anyone
             may bring what the committee signed.
-    @param signatures Of members over its EIP-712 digest: 65 bytes (r, s, v) each, sorted by signer.
+    @param signatures Of members over its EIP-712 digest, as the committee takes them.
     """
-    assert verdict.epoch == committee.epoch, "enclaves: signed for another committee"
+    assert verdict.epoch == self.epoch, "enclaves: signed for another committee"
     assert verdict.node_id != 0, "enclaves: node is zero"
     self._check_expiry(verdict.expiry)
-    committee._check_signatures(self._verdict_digest(verdict), signatures)
+    self._check_signatures(self._verdict_digest(verdict), signatures)
     platforms._judge(
         verdict.platform,
         convert(verdict.node_id, uint256),
@@ -289,13 +289,14 @@ def allow_measurement(measurement: bytes32):
 
 
 @external
-def set_committee(members: DynArray[address, committee.MAX_MEMBERS], threshold: uint256):
+def set_committee(committee: ICommittee):
     """
-    @notice Replace the committee. Owner only. What the old one signed can no longer be registered; keys that
-            it registered stay until they expire or are revoked.
+    @notice Replace the committee. Owner only. What the old one signed can no longer be registered, also where the
+            same contract is set again; keys that it registered stay until they expire or are revoked.
+    @param committee As for the constructor.
     """
     ownable._check_owner()
-    committee._set_committee(members, threshold)
+    self._set_committee(committee)
 
 
 @external
@@ -348,13 +349,13 @@ def is_measurement_allowed(measurement: bytes32) -> bool:
 
 @external
 @view
-def is_signed(digest: bytes32, signatures: Bytes[committee.MAX_SIGNATURES_LENGTH]) -> bool:
+def is_signed(digest: bytes32, signatures: Bytes[MAX_SIGNATURES_LENGTH]) -> bool:
     """
     @notice Whether the present committee has signed a digest; where it has not, the call reverts and says why.
     @param digest An EIP-712 digest, in the domain of whoever asks.
-    @param signatures Of members: 65 bytes (r, s, v) each, sorted by signer.
+    @param signatures Of members, as the committee takes them.
     """
-    committee._check_signatures(digest, signatures)
+    self._check_signatures(digest, signatures)
     return True
 
 
@@ -374,6 +375,24 @@ def verdict_digest(verdict: platforms.PlatformVerdict) -> bytes32:
     @notice The EIP-712 digest that committee members sign over a platform.
     """
     return self._verdict_digest(verdict)
+
+
+@internal
+def _set_committee(committee: ICommittee):
+    # nobody can sign for what is no committee: registrations would stop until the owner sets another
+    assert committee.address.is_contract, "enclaves: not a committee"
+    assert staticcall committee.threshold() != 0, "enclaves: not a committee"
+    epoch: uint64 = self.epoch + 1
+    self.committee = committee
+    self.epoch = epoch
+    log IEnclaveRegistry.CommitteeChanged(epoch=epoch, committee=committee.address)
+
+
+@internal
+@view
+def _check_signatures(digest: bytes32, signatures: Bytes[MAX_SIGNATURES_LENGTH]):
+    # it reverts, and says why, where it has not
+    assert staticcall self.committee.is_signed(digest, signatures), "enclaves: not signed by the committee"
 
 
 @internal

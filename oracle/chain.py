@@ -33,7 +33,6 @@ from oracle.facts import (
     Block,
     Call,
     CallKind,
-    Committee,
     EnclaveRegistered,
     EnclaveRevoked,
     Event,
@@ -49,9 +48,11 @@ from oracle.facts import (
     Mined,
     Place,
     Settled,
+    SittingCommittee,
 )
 from settlement import events
 from settlement.client import Settlement
+from settlement.committee import read_committee
 from settlement.contracts import Claim, Outcome, WrongChain
 from settlement.deployment import Deployment
 from settlement.errors import RaphaError
@@ -199,15 +200,11 @@ class RpcChain:
         return headers
 
     @_reading
-    def committee(self) -> Committee:
+    def committee(self) -> SittingCommittee:
         """The present committee."""
         functions = self._settlement.enclaves.functions
-        return Committee(epoch=functions.epoch().call(), threshold=functions.threshold().call())
-
-    @_reading
-    def is_member(self, account: str) -> bool:
-        """Whether an account is in the present committee."""
-        return bool(self._settlement.enclaves.functions.is_member(account).call())
+        epoch, place = functions.epoch().call(), functions.committee().call()
+        return SittingCommittee(epoch, read_committee(self._w3, place))
 
     @_reading
     def is_measurement_allowed(self, measurement: bytes) -> bool:
@@ -224,8 +221,8 @@ class RpcChain:
         """Calldata that settles a batch."""
         return _call(CallKind.SETTLE, self._settlement.settle_call(claims))
 
-    def register_call(self, registration: EnclaveRegistration, signatures: Sequence[bytes]) -> Call:
-        """Calldata that registers an enclave; signatures sorted by signer."""
+    def register_call(self, registration: EnclaveRegistration, signatures: bytes) -> Call:
+        """Calldata that registers an enclave; `signatures` as the committee takes them."""
         function = self._settlement.register_enclave_call(registration, signatures)
         return _call(CallKind.REGISTER, function)
 

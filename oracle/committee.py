@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
-from eth_account.signers.local import LocalAccount
 from eth_utils import keccak
 from sqlalchemy import delete
 
@@ -37,8 +36,9 @@ from oracle.messages import (
 from oracle.store.database import Store
 from oracle.store.tables import ChallengeRow, EnclaveRow
 from oracle.tpm import NodeTpms
+from settlement.committee import Committee, MemberKey
 from settlement.deployment import Deployment
-from settlement.eip712 import registration_digest, sign_digest
+from settlement.eip712 import registration_digest
 from settlement.models import EnclaveRegistration
 from settlement.types import to_hex
 
@@ -70,7 +70,7 @@ class Operator:
         chain: Chain,
         deployment: Deployment,
         verifier: QuoteVerifier,
-        account: LocalAccount,
+        key: MemberKey,
         policy: CommitteePolicy,
         clock: Callable[[], int],
         tpms: NodeTpms | None = None,
@@ -80,11 +80,15 @@ class Operator:
         self._chain = chain
         self._deployment = deployment
         self._verifier = verifier
-        self._account = account
+        self._key = key
         self._policy = policy
         self._clock = clock
         self._tpms = tpms
-        self.address = str(account.address)
+        self.address = key.address
+
+    def is_member_of(self, committee: Committee) -> bool:
+        """Whether this operator may sign for a committee."""
+        return self._key.id_in(committee) in committee.ids
 
     def challenge(self, request: ChallengeRequest) -> PeerChallenge:
         """A fresh challenge for one enclave key of one node."""
@@ -195,10 +199,10 @@ class Operator:
         latest = min(self.latest_expiry(verified) + CLOCK_SKEW, verified.valid_until)
         if request.expiry > latest:
             raise ExpiryRefused(request.expiry, latest)
-        epoch = self._chain.committee().epoch
-        if request.epoch != epoch:
-            raise EpochMismatch(request.epoch, epoch)
-        registration = registration_for(request.evidence, verified, request.expiry, epoch)
+        sitting = self._chain.committee()
+        if request.epoch != sitting.epoch:
+            raise EpochMismatch(request.epoch, sitting.epoch)
+        registration = registration_for(request.evidence, verified, request.expiry, sitting.epoch)
         digest = registration_digest(registration, self._deployment.enclave_domain)
         _log.info(
             "registration signed",
@@ -209,8 +213,8 @@ class Operator:
             simulated=verified.simulated,
         )
         return SignatureAnswer(
-            signer=self.address,
-            signature=sign_digest(digest, bytes(self._account.key)),
+            signer=self._key.id_in(sitting.committee),
+            signature=self._key.sign(sitting.committee, digest, self._deployment.chain_id),
             registration=registration,
         )
 

@@ -22,7 +22,7 @@ from oracle.errors import (
     EndpointsDisagree,
     TransactionRefused,
 )
-from oracle.facts import Block, Call, Chain, Committee, Event, Fees, Header, Mined
+from oracle.facts import Block, Call, Chain, Event, Fees, Header, Mined, SittingCommittee
 from settlement.contracts import Claim, Outcome, WrongChain
 from settlement.errors import RaphaError
 from settlement.models import Authorization, EnclaveRegistration, JobTerms
@@ -385,13 +385,9 @@ class Endpoints:
         """How many of the account's transactions enough endpoints have in a block."""
         return min(self._several(lambda chain: chain.next_nonce(account, final=final)))
 
-    def committee(self) -> Committee:
+    def committee(self) -> SittingCommittee:
         """The present committee."""
         return self._same(lambda chain: chain.committee())
-
-    def is_member(self, account: str) -> bool:
-        """Whether an account is in the present committee."""
-        return self._same(lambda chain: chain.is_member(account))
 
     def is_measurement_allowed(self, measurement: bytes) -> bool:
         """Whether governance allows a measurement."""
@@ -475,8 +471,8 @@ class Endpoints:
         """Calldata that settles a batch."""
         return self._endpoints[0].chain.settle_call(claims)
 
-    def register_call(self, registration: EnclaveRegistration, signatures: Sequence[bytes]) -> Call:
-        """Calldata that registers an enclave; signatures sorted by signer."""
+    def register_call(self, registration: EnclaveRegistration, signatures: bytes) -> Call:
+        """Calldata that registers an enclave; `signatures` as the committee takes them."""
         return self._endpoints[0].chain.register_call(registration, signatures)
 
     def open_call(self, terms: JobTerms, authorization: Authorization) -> Call:

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from oracle.errors import Delivery
+from settlement.committee import Committee
 from settlement.contracts import Claim, Outcome
 from settlement.models import Authorization, EnclaveRegistration, JobTerms
 
@@ -179,11 +180,11 @@ class Mined:
 
 
 @dataclass(frozen=True)
-class Committee:
-    """The present committee's epoch and how many of it must sign."""
+class SittingCommittee:
+    """The present committee and its epoch."""
 
     epoch: int
-    threshold: int
+    committee: Committee
 
 
 class Chain(Protocol):
@@ -211,11 +212,8 @@ class Chain(Protocol):
     def headers(self, first: int, last: int) -> Sequence[Header]:
         """The headers of these blocks, in order; one request each."""
 
-    def committee(self) -> Committee:
+    def committee(self) -> SittingCommittee:
         """The present committee."""
-
-    def is_member(self, account: str) -> bool:
-        """Whether an account is in the present committee."""
 
     def is_measurement_allowed(self, measurement: bytes) -> bool:
         """Whether governance allows a measurement."""
@@ -226,8 +224,8 @@ class Chain(Protocol):
     def settle_call(self, claims: Sequence[Claim]) -> Call:
         """Calldata that settles a batch."""
 
-    def register_call(self, registration: EnclaveRegistration, signatures: Sequence[bytes]) -> Call:
-        """Calldata that registers an enclave; signatures sorted by signer."""
+    def register_call(self, registration: EnclaveRegistration, signatures: bytes) -> Call:
+        """Calldata that registers an enclave; `signatures` as the committee takes them."""
 
     def open_call(self, terms: JobTerms, authorization: Authorization) -> Call:
         """Calldata that opens a job by the payer's authorization."""

@@ -6,7 +6,7 @@ from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
 from oracle.errors import SecretFileInvalid
-from settlement.bls import BlsSigner
+from settlement.committee import MemberKey
 
 
 def read_secret(path: Path) -> str:
@@ -38,15 +38,13 @@ def read_key(path: Path) -> LocalAccount:
     return account
 
 
-def read_bls_signer(path: Path) -> BlsSigner:
-    """The BLS key that is derived from a hex private key in a file, such as `read_key` takes.
-
-    Its `address` is that of the file's key, so `check_for_real_money` knows it as it knows others.
+def read_member_key(path: Path) -> MemberKey:
+    """A committee member's key, of both schemes, from a hex private key in a file.
 
     Raises:
         SecretFileInvalid: when the file does not hold one; its content is not shown.
     """
-    return BlsSigner(bytes(read_key(path).key))
+    return MemberKey(bytes(read_key(path).key))
 
 
 def read_keystore(path: Path, password_file: Path) -> LocalAccount:

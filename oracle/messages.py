@@ -7,10 +7,16 @@ from pydantic import ConfigDict, Field, WithJsonSchema
 
 from oracle.attestation.tpm.enrolment import Activation, ActivationAnswer, EnrolmentRequest
 from oracle.attestation.tpm.quote import TpmQuote
+from settlement.committee import MAX_BLS_MEMBERS
 from settlement.models import Authorization, EnclaveRegistration, JobTerms, Receipt, SignedReceipt
-from settlement.types import Address, Bytes32, Frozen, HexData, Signature, UInt64, Usdc
+from settlement.types import Address, Bytes32, Frozen, HexData, UInt64, Usdc
 
-MAX_CHALLENGES = 32
+MemberId = Annotated[str, Field(pattern=r"^0x([0-9a-fA-F]{40}|[0-9a-f]{128})$")]
+"""What `settlement.committee` calls a member: a checksummed address, or a BLS key."""
+
+MemberSignature = Annotated[HexData, Field(min_length=64, max_length=65)]
+
+MAX_CHALLENGES = MAX_BLS_MEMBERS
 """The most operators whose challenges one nonce may carry."""
 
 MAX_EVENT_LOG = 256 * 1024
@@ -194,10 +200,13 @@ class SignatureRequest(Frozen):
 
 
 class SignatureAnswer(Frozen):
-    """One operator's signature over the registration that it derived itself from the evidence."""
+    """One operator's signature over the registration that it derived itself from the evidence.
 
-    signer: Address
-    signature: Signature
+    `signer` is the operator's name in the present committee, as `settlement.committee` has it.
+    """
+
+    signer: MemberId
+    signature: MemberSignature
     registration: EnclaveRegistration
 
 

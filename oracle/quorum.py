@@ -26,11 +26,16 @@ from oracle.messages import (
     TpmRenewal,
     TpmStatus,
 )
-from oracle.relayer import Signatures
 from oracle.store.database import Store
 from oracle.store.tables import AttestationRow
+from settlement.committee import (
+    Committee,
+    TooFewSignatures,
+    check_signature,
+    join_signatures,
+)
 from settlement.deployment import Deployment
-from settlement.eip712 import recover_signer, registration_digest
+from settlement.eip712 import registration_digest
 from settlement.errors import InvalidSignature, RaphaError
 from settlement.models import EnclaveRegistration
 from settlement.types import to_hex
@@ -63,7 +68,7 @@ class Quorum:
         Raises:
             QuorumNotReached: when fewer answer than will have to sign.
         """
-        need = self._chain.committee().threshold
+        need = self._chain.committee().committee.threshold
         answers, refusals = self._ask_peers(lambda peer: peer.challenge(request))
         answers.append(self._operator.challenge(request))
         if len(answers) < need:
@@ -170,40 +175,40 @@ class Quorum:
                 stored = session.get_one(AttestationRow, row.digest)
                 if stored.status == Status.WAITING:
                     stored.registration = registration.model_dump_json()
-                    stored.signatures = Signatures(signatures=signatures).model_dump_json()
+                    stored.signatures = to_hex(signatures)
                     stored.status, stored.reason, stored.detail = Status.ACCEPTED, None, None
         return False
 
-    def collect(self, evidence: Evidence) -> tuple[EnclaveRegistration, tuple[bytes, ...]]:
-        """The registration and a threshold of members' signatures, sorted by signer.
+    def collect(self, evidence: Evidence) -> tuple[EnclaveRegistration, bytes]:
+        """The registration and the members' signatures as the committee's contract takes them.
 
         Raises:
             QuorumNotReached: when too few sign for now.
             InvalidInput: when this operator itself finds the evidence wanting.
         """
         verified = self._operator.examine(evidence)
-        committee = self._chain.committee()
+        sitting = self._chain.committee()
+        committee = sitting.committee
         request = SignatureRequest(
             evidence=evidence,
             expiry=self._operator.latest_expiry(verified),
-            epoch=committee.epoch,
+            epoch=sitting.epoch,
         )
         own = self._operator.sign(request)
         registration = own.registration
         answers, refusals = self._ask_peers(
-            lambda peer: self._checked(peer.signature(request), registration)
+            lambda peer: self._checked(peer.signature(request), registration, committee)
         )
         signatures = {answer.signer: answer.signature for answer in answers}
-        if self._chain.is_member(own.signer):
+        if own.signer in committee.ids:
             signatures[own.signer] = own.signature
-        if len(signatures) < committee.threshold:
-            raise QuorumNotReached(len(signatures), committee.threshold, refusals)
-        # The contract wants strictly rising signers, and looks at no more than it needs.
-        chosen = sorted(signatures, key=lambda signer: int(signer, 16))[: committee.threshold]
-        return registration, tuple(signatures[signer] for signer in chosen)
+        try:
+            return registration, join_signatures(committee, signatures)
+        except TooFewSignatures as error:
+            raise QuorumNotReached(error.found, error.threshold, refusals) from error
 
     def _checked(
-        self, answer: SignatureAnswer, registration: EnclaveRegistration
+        self, answer: SignatureAnswer, registration: EnclaveRegistration, committee: Committee
     ) -> SignatureAnswer:
         """A peer's answer, if it is a member's signature over this very registration.
 
@@ -211,11 +216,7 @@ class Quorum:
             InvalidSignature: when it is anything else.
         """
         digest = registration_digest(registration, self._deployment.enclave_domain)
-        signer = recover_signer(digest, answer.signature)
-        if signer != answer.signer:
-            raise InvalidSignature(f"it says {answer.signer} signed, the signature is of {signer}")
-        if not self._chain.is_member(signer):
-            raise InvalidSignature(f"{signer} is not a member of the committee")
+        check_signature(committee, digest, answer.signer, answer.signature)
         return answer
 
     def _ask_peers(self, question: Callable[[PeerClient], T]) -> tuple[list[T], dict[str, str]]:

@@ -23,17 +23,11 @@ from settlement.contracts import Outcome
 from settlement.deployment import Deployment
 from settlement.models import Authorization, EnclaveRegistration, JobTerms
 from settlement.reverts import ContractReverted, Revert
-from settlement.types import Frozen, HexData, to_hex
+from settlement.types import parse_bytes, to_hex
 
 ByKey = TypeVar("ByKey", AttestationRow, EscrowRow)
 
 _log = structlog.get_logger(__name__)
-
-
-class Signatures(Frozen):
-    """A quorum's signatures as the store keeps them, sorted by signer."""
-
-    signatures: tuple[HexData, ...]
 
 
 class Relayer:
@@ -90,8 +84,7 @@ class Relayer:
             if row.registration is None or row.signatures is None or not self.keyring.has_room():
                 continue
             registration = EnclaveRegistration.model_validate_json(row.registration)
-            signatures = Signatures.model_validate_json(row.signatures).signatures
-            call = self._chain.register_call(registration, signatures)
+            call = self._chain.register_call(registration, parse_bytes(row.signatures))
             key = row.digest
             try:
                 sent = self.keyring.submit(call, moment, partial(_one, AttestationRow, key)) or sent

@@ -29,7 +29,7 @@ from oracle.gas import GasPolicy
 from oracle.gate import Gate
 from oracle.group_commit import GroupCommit
 from oracle.intake import Intake
-from oracle.keyfiles import read_key
+from oracle.keyfiles import read_member_key
 from oracle.keyring import Keyring, RelayPolicy
 from oracle.keys import ApiKeys
 from oracle.limits import AccessPolicy, RateLimits
@@ -149,7 +149,7 @@ class Service:
         self.watcher.check_database()
         if self.relayer is not None:
             self.relayer.keyring.prepare()
-        if not self.chain.is_member(self.operator.address):
+        if not self.operator.is_member_of(self.chain.committee().committee):
             _log.warning("operator is not in the committee", operator=self.operator.address)
 
     def start(self) -> None:
@@ -247,9 +247,9 @@ def build(settings: OracleSettings, clock: Callable[[], int] = wall_clock) -> Se
         InvalidInput: when a file does not hold what it should.
     """
     deployment = load_deployment(settings.deployment_file)
-    operator_account = read_key(settings.committee_key_file)
+    member = read_member_key(settings.committee_key_file)
     signers = configured_signers(settings) if settings.relay else []
-    addresses = [str(operator_account.address), *(signer.address for signer in signers)]
+    addresses = [member.address, *(signer.address for signer in signers)]
     check_for_real_money(settings, deployment.chain_id, addresses)
 
     store = Store(settings.database_url.get_secret_value())
@@ -268,7 +268,7 @@ def build(settings: OracleSettings, clock: Callable[[], int] = wall_clock) -> Se
     )
     policy = CommitteePolicy(settings.registration_ttl, settings.challenge_ttl)
     tpms = _tpms(settings, store, deployment, clock)
-    operator = Operator(store, chain, deployment, verifier, operator_account, policy, clock, tpms)
+    operator = Operator(store, chain, deployment, verifier, member, policy, clock, tpms)
     peers: tuple[PeerClient, ...] = ()
     quorum, relayer = None, None
     if signers:

@@ -16,7 +16,7 @@ proofs of possession: Ristenpart and Yilek, "The power of proofs-of-possession" 
 """
 
 from collections.abc import Mapping, Sequence
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Annotated
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -118,7 +118,11 @@ class BlsSigner:
         wide = HKDF(SHA256(), length=_SECRET_BYTES, salt=_SALT, info=b"").derive(secret)
         # 0 would be infinity; that it is hit, or that the remainder shows, is one case in 2^128
         self._scalar = int.from_bytes(wide, "big") % (curve_order - 1) + 1
-        self.public = BlsKey(
+
+    @cached_property
+    def public(self) -> BlsKey:
+        """The key that belongs to it."""
+        return BlsKey(
             key=_g1_bytes(multiply(G1, self._scalar)), twin=_g2_bytes(multiply(G2, self._scalar))
         )
 

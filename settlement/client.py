@@ -259,11 +259,9 @@ class Settlement:
         self._check_payer(terms)
         return self.transact(self.vault.functions.void_job(order(terms)))
 
-    def assign_call(
-        self, terms: JobTerms, node_id: int, signatures: Sequence[bytes]
-    ) -> ContractFunction:
-        """The call that assigns a job by committee; `signatures` sorted by signer."""
-        return self.vault.functions.assign(terms_ref(terms), node_id, b"".join(signatures))
+    def assign_call(self, terms: JobTerms, node_id: int, signatures: bytes) -> ContractFunction:
+        """The call that assigns a job; `signatures` as `settlement.committee` joins them."""
+        return self.vault.functions.assign(terms_ref(terms), node_id, signatures)
 
     def cancel(self, terms: JobTerms) -> TxReceipt:
         """End a job: at once without a node, else by `refund` after a grace period."""
@@ -389,10 +387,10 @@ class Settlement:
         )
 
     def register_enclave_call(
-        self, registration: EnclaveRegistration, signatures: Sequence[bytes]
+        self, registration: EnclaveRegistration, signatures: bytes
     ) -> ContractFunction:
-        """The call that registers an enclave; `signatures` sorted by signer."""
-        return self.enclaves.functions.register(abi_value(registration), b"".join(signatures))
+        """The call that registers an enclave; `signatures` as `settlement.committee` joins them."""
+        return self.enclaves.functions.register(abi_value(registration), signatures)
 
     def register_platform_call(self, parts: QuoteParts) -> ContractFunction:
         """The call that registers the platform of a quote by the certificates that came with it."""
@@ -400,9 +398,9 @@ class Settlement:
             parts.certificates[0], parts.issuer.abi_value()
         )
 
-    def judge_call(self, verdict: PlatformVerdict, signatures: Sequence[bytes]) -> ContractFunction:
-        """The call that brings a verdict on a platform; `signatures` sorted by signer."""
-        return self.enclaves.functions.judge(abi_value(verdict), b"".join(signatures))
+    def judge_call(self, verdict: PlatformVerdict, signatures: bytes) -> ContractFunction:
+        """The call that brings a verdict; `signatures` as `settlement.committee` joins them."""
+        return self.enclaves.functions.judge(abi_value(verdict), signatures)
 
     def register_quote_call(
         self, parts: QuoteParts, enclave_key: str, encryption_key_digest: bytes

@@ -12,14 +12,17 @@ from pydantic import Field, ValidationError, model_validator
 from web3 import Web3
 
 from settlement import bls
-from settlement.bls import BlsKey, BlsMember
+from settlement.bls import BlsKey, BlsMember, BlsSigner
 from settlement.contracts import artifact
-from settlement.eip712 import recover_signer
+from settlement.eip712 import recover_signer, sign_digest
 from settlement.errors import InvalidInput, InvalidSignature, RaphaError
+from settlement.signer import refuse_known_key
 from settlement.types import Address, Frozen
 
 MAX_ECDSA_MEMBERS = 64
-"""The contract's own bound, and with it the interface's 4,160 bytes of signatures."""
+"""The contract's own bound."""
+MAX_ECDSA_THRESHOLD = 32
+"""The contract's own bound, and with it the interface's 2,080 bytes of signatures."""
 MAX_BLS_MEMBERS = 80
 """The contract's own bound: its creation has to fit into one transaction's gas."""
 
@@ -46,6 +49,8 @@ class EcdsaCommittee(Frozen):
     @model_validator(mode="after")
     def _is_one(self) -> "EcdsaCommittee":
         _check(self.members, self.threshold, lambda member: int(member, 16))
+        if self.threshold > MAX_ECDSA_THRESHOLD:
+            raise ValueError(f"at most {MAX_ECDSA_THRESHOLD} of an ECDSA committee must sign")
         return self
 
     @property
@@ -73,6 +78,37 @@ class BlsCommittee(Frozen):
 
 
 Committee = EcdsaCommittee | BlsCommittee
+
+
+class MemberKey:
+    """A member's secret, which signs for a committee of either scheme.
+
+    Raises:
+        InvalidInput: for a secret that is not 32 bytes from 1 to below the order of secp256k1.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self.bls = BlsSigner(secret)
+        self.address = self.bls.address
+        self._secret = bytes(secret)
+
+    def __repr__(self) -> str:
+        return f"MemberKey({self.address})"
+
+    def id_in(self, committee: Committee) -> str:
+        """How this member is called in a committee of that scheme, whether it is in it or not."""
+        return self.bls.public.id if isinstance(committee, BlsCommittee) else self.address
+
+    def sign(self, committee: Committee, digest: bytes, chain_id: int) -> bytes:
+        """A signature over a 32-byte EIP-712 digest for contracts on a chain.
+
+        Raises:
+            KnownKeyRefused: when everybody knows the secret, and money is real on that chain.
+        """
+        if isinstance(committee, BlsCommittee):
+            return self.bls.sign(digest, chain_id)
+        refuse_known_key(self.address, chain_id)
+        return sign_digest(digest, self._secret)
 
 
 def join_signatures(committee: Committee, signatures: Mapping[str, bytes]) -> bytes:
@@ -140,9 +176,7 @@ def signers_of(committee: Committee, digest: bytes, signatures: bytes) -> tuple[
     return signers
 
 
-def creation(
-    members: Sequence[str] | Sequence[BlsMember], threshold: int
-) -> tuple[str, tuple[Any, ...]]:
+def creation(members: Sequence[str | BlsMember], threshold: int) -> tuple[str, tuple[Any, ...]]:
     """The contract for these members, addresses or proven BLS keys, and what creates it.
 
     The members are sorted here. That the proofs hold the contract checks when it is created.

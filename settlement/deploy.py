@@ -10,7 +10,9 @@ from pydantic import Field
 from web3 import Web3
 from web3.types import TxParams, TxReceipt
 
+from settlement.bls import BlsMember
 from settlement.client import Settlement
+from settlement.committee import creation
 from settlement.contracts import TransactionFailed, artifact
 from settlement.dcap import INTEL, Trust
 from settlement.deployment import REAL_CHAINS, Deployment
@@ -28,7 +30,9 @@ class DeploymentParameters(Frozen):
     `proposers` announce through the timelock, the `guardian` stops things, the `registrar`
     registers nodes, `protocol` gets the protocol's share, the `arbiter` splits what is disputed.
     `grace_period`, `challenge_window` (0 for none), `arbitration_period` and `timelock_delay` are
-    seconds. `trust` says whose quotes count; on real chains only Intel's root is accepted.
+    seconds. The `committee` signs by ECDSA where its members are addresses, by BLS where they are
+    proven keys (`docs/committees.md` says which is cheaper). `trust` says whose quotes count; on
+    real chains only Intel's root is accepted.
     """
 
     proposers: tuple[Address, ...] = Field(min_length=1)
@@ -36,7 +40,7 @@ class DeploymentParameters(Frozen):
     registrar: Address
     protocol: Address
     arbiter: Address
-    committee: tuple[Address, ...] = Field(min_length=1)
+    committee: tuple[Address | BlsMember, ...] = Field(min_length=1)
     threshold: int = Field(gt=0)
     measurements: tuple[Bytes32, ...] = ()
     grace_period: UInt64
@@ -78,13 +82,14 @@ def create(
 
 
 def deploy(w3: Web3, signer: Signer, usdc: str, parameters: DeploymentParameters) -> Deployment:
-    """Deploy timelock, registries and vault, and check that they belong together.
+    """Deploy timelock, committee, registries and vault, and check that they belong together.
 
     The node registry is created before the vault that it serves, so the vault's address is computed
     from the deployer's nonce, and the vault's constructor refuses a registry that serves another.
 
     Raises:
-        InvalidInput: on a real chain, for a timelock delay below two days or a root not Intel's.
+        InvalidInput: on a real chain, for a timelock delay below two days or a root not Intel's;
+            for members and a threshold that make no committee.
         TransactionFailed: when a creation reverted.
         WrongChain: when what was deployed does not fit together.
     """
@@ -104,6 +109,7 @@ def deploy(w3: Web3, signer: Signer, usdc: str, parameters: DeploymentParameters
         [parameters.timelock_delay, list(parameters.proposers), list(parameters.proposers)],
     )
     certificates, _ = create(w3, signer, "PckCertificates", [])
+    committee, _ = create(w3, signer, *creation(parameters.committee, parameters.threshold))
     enclaves, _ = create(
         w3,
         signer,
@@ -111,8 +117,7 @@ def deploy(w3: Web3, signer: Signer, usdc: str, parameters: DeploymentParameters
         [
             timelock,
             parameters.guardian,
-            sorted(parameters.committee, key=str.lower),
-            parameters.threshold,
+            committee,
             list(parameters.measurements),
             parameters.trust.abi_value(certificates),
         ],

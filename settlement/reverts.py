@@ -88,6 +88,8 @@ class Revert(Enum):
     ENCLAVES_KEY_IS_ZERO = "enclaves: key is zero"
     ENCLAVES_MEASUREMENT_IS_NOT_ALLOWED = "enclaves: measurement is not allowed", False
     ENCLAVES_MEASUREMENT_IS_ZERO = "enclaves: measurement is zero"
+    ENCLAVES_NOT_A_COMMITTEE = "enclaves: not a committee"
+    ENCLAVES_NOT_SIGNED_BY_THE_COMMITTEE = "enclaves: not signed by the committee"
     ENCLAVES_NODE_IS_ZERO = "enclaves: node is zero"
     ENCLAVES_NO_VERDICT_ON_THE_PLATFORM = "enclaves: no verdict on the platform", False
     ENCLAVES_QUOTE_BINDS_SOMETHING_ELSE = "enclaves: quote binds something else"

@@ -1,6 +1,5 @@
 """What the integration tests share: a deployment on a real chain, and its actors."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,9 +99,9 @@ class Chain:
         call = self.deployer.register_enclave_call(registration, self.committee_signatures(digest))
         self.deployer.transact(call)
 
-    def committee_signatures(self, digest: bytes) -> Sequence[bytes]:
-        """A quorum's signatures, sorted by signer."""
-        return [sign_digest(digest, operator.key) for operator in COMMITTEE[:THRESHOLD]]
+    def committee_signatures(self, digest: bytes) -> bytes:
+        """A quorum's signatures, as its contract takes them."""
+        return b"".join(sign_digest(digest, operator.key) for operator in COMMITTEE[:THRESHOLD])
 
     def claim(self, terms: JobTerms, records: int, *, by: str = "enclave", **changes: Any) -> Claim:
         """A claim with the enclave's signature."""

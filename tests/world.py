@@ -137,6 +137,11 @@ def _abi_type(entry: dict[str, Any]) -> str:
     return kind
 
 
+def create_committee(members: list[str], threshold: int) -> Any:
+    """A committee that signs by ECDSA; members sorted by address."""
+    return deploy("EcdsaCommittee", members, threshold, sender=actor("deployer").address)
+
+
 @dataclass
 class World:
     """One deployment with a registered node, a registered enclave and a funded payer."""
@@ -170,8 +175,7 @@ class World:
             "EnclaveRegistry",
             timelock.address,
             guardian,
-            [member.address for member in COMMITTEE],
-            threshold,
+            create_committee([member.address for member in COMMITTEE], threshold).address,
             [MEASUREMENT],
             trust.abi_value(str(certificates.address)),
             sender=deployer,

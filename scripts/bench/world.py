@@ -339,9 +339,9 @@ def _batches(jobs: Sequence[JobTerms], size: int) -> Iterable[Sequence[JobTerms]
     return (jobs[start : start + size] for start in range(0, len(jobs), size))
 
 
-def _committee_signatures(digest: bytes) -> list[bytes]:
+def _committee_signatures(digest: bytes) -> bytes:
     members = sorted((account(f"operator {i}") for i in range(2)), key=_by_address)
-    return [sign_digest(digest, member.key) for member in members]
+    return b"".join(sign_digest(digest, member.key) for member in members)
 
 
 def _by_address(member: LocalAccount) -> str:

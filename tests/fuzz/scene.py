@@ -15,7 +15,7 @@ from typing import Any
 import boa
 from eth_utils import function_signature_to_4byte_selector, keccak
 from quoting import Maker, dev_platform
-from world import DAY, ENCRYPTION_KEY, GRACE, MEASUREMENT, World, actor
+from world import DAY, ENCRYPTION_KEY, GRACE, MEASUREMENT, World, actor, create_committee
 
 from settlement.contracts import Claim, abi_value, artifact, order, terms_ref
 from settlement.eip712 import receive_authorization_digest, sign_digest, struct_hash
@@ -238,6 +238,7 @@ class Scene:
         ]
         registration = world.registration(enclave_key=actor("new enclave").address)
         operators = sorted((actor(f"operator {i}").address for i in range(3)), key=str.lower)
+        committee = str(create_committee(operators, 2).address)
         nothing = bytes(32)
         quote = self.maker.sgx(actor("new enclave").address)
         platform, issuer = quote.pck_key.digest, quote.issuer
@@ -327,7 +328,7 @@ class Scene:
             ("enclaves", "revoke"): [(actor("new enclave").address,)],
             ("enclaves", "revoke_measurement"): [(MEASUREMENT,)],
             ("enclaves", "allow_measurement"): [(MEASUREMENT,), (keccak(text="another"),)],
-            ("enclaves", "set_committee"): [(operators, 2)],
+            ("enclaves", "set_committee"): [(committee,)],
             ("timelock", "update_delay"): [(3 * DAY,)],
             ("timelock", "schedule"): [(*self.announced, 3 * DAY)],
             ("timelock", "schedule_batch"): [

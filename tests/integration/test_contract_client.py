@@ -333,7 +333,7 @@ def test_the_committee_gives_a_job_without_a_node_to_one(chain: Chain) -> None:
     digest = assignment_digest(assignment, chain.deployment.vault_domain)
     signatures = chain.committee_signatures(digest)
     few = refused(
-        lambda: chain.deployer.transact(chain.deployer.assign_call(terms, 1, signatures[:1]))
+        lambda: chain.deployer.transact(chain.deployer.assign_call(terms, 1, signatures[:65]))
     )
     assert few is Revert.COMMITTEE_TOO_FEW_SIGNATURES
     receipt = chain.deployer.transact(chain.deployer.assign_call(terms, 1, signatures))

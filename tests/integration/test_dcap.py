@@ -15,6 +15,7 @@ from web3.exceptions import ContractLogicError, Web3RPCError
 
 from oracle.clients.edge.devplatform import DevPlatform
 from scripts.chain import quiet_chain, rpc
+from settlement.committee import creation
 from settlement.contracts import abi_value, artifact
 from settlement.dcap import INTEL, QuoteParts, Trust, split_quote
 from settlement.deploy import create
@@ -66,7 +67,8 @@ class Registry:
             rpc(w3, "anvil_setBalance", signer.address, hex(10**21))
             certificates, _ = create(w3, signer, "PckCertificates", [])
             owner = signer.address
-            arguments = [owner, owner, [OPERATOR.address], 1, [MEASUREMENT, TD_MEASUREMENT]]
+            committee, _ = create(w3, signer, *creation([OPERATOR.address], 1))
+            arguments = [owner, owner, committee, [MEASUREMENT, TD_MEASUREMENT]]
             address, _ = create(
                 w3, signer, "EnclaveRegistry", [*arguments, trust.abi_value(certificates)]
             )
@@ -185,7 +187,7 @@ def test_client_brings_platform_verdict_and_quote() -> None:
         digest = verdict_digest(verdict, chain.deployment.enclave_domain)
         members = sorted(COMMITTEE, key=lambda member: str(member.address).lower())
         signatures = [sign_digest(digest, member.key) for member in members[:THRESHOLD]]
-        client.transact(client.judge_call(verdict, signatures))
+        client.transact(client.judge_call(verdict, b"".join(signatures)))
         data = report_data(
             chain_id=31337,
             registry=chain.deployment.enclave_registry,

@@ -1,6 +1,6 @@
 """One deployment with its people: who signs what, and how a transaction meets its prediction."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -135,8 +135,7 @@ class Bench:
             deployer,
             timelock,
             guardian,
-            [actor(name).address for name in members],
-            committee.threshold,
+            self.create_committee(members, committee.threshold).address,
             list(MEASUREMENTS.values()),
             replace(INTEL, authorities=()).abi_value(certificates.address),
         )
@@ -334,6 +333,11 @@ class Bench:
         # USDC has its own words for a malformed signature; its tests have them
         flaw = "thief" if flaw == "malformed" else flaw
         return after, before, *self.sign(name, digest, flaw)
+
+    def create_committee(self, members: Sequence[str], threshold: int) -> Contract:
+        """A committee that signs by ECDSA; members sorted by address."""
+        addresses = [actor(name).address for name in members]
+        return self.chain.create("EcdsaCommittee", actor("deployer"), addresses, threshold)
 
     def co_sign(self, digest: bytes, flaw: str) -> tuple[Tail, Revert | None]:
         """The committee's signatures, and what they deserve."""

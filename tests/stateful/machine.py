@@ -1011,9 +1011,8 @@ class Machine(Checked):
             (OPERATORS[(first + i) % 5] for i in range(size)), key=lambda name: actor(name).number
         )
         threshold = min(threshold, size)
-        data = self.enclaves.data(
-            "set_committee", Tail.of_items([actor(name).word for name in names]), threshold
-        )
+        committee = self.create_committee(names, threshold)
+        data = self.enclaves.data("set_committee", committee.word)
         self.send("timelock", self.enclaves, data, lambda: None)
         epoch = self.reference.committee.epoch + 1
         self.reference.committee = Committee(tuple(names), threshold, epoch)
@@ -1185,7 +1184,7 @@ class Machine(Checked):
             (enclaves, enclaves.data("revoke", thief), guardian),
             (enclaves, enclaves.data("revoke_measurement", MEASUREMENTS[1]), guardian),
             (enclaves, enclaves.data("allow_measurement", keccak(b"thief's")), owner),
-            (enclaves, enclaves.data("set_committee", Tail.of_items([thief]), 1), owner),
+            (enclaves, enclaves.data("set_committee", enclaves.word), owner),
         ]
         contract, data, refusal = attempts[attempt % len(attempts)]
 

@@ -132,7 +132,7 @@ def test_signatures_of_another_epoch_are_refused(world: World, terms: JobTerms, 
 
 def test_new_committee_voids_what_the_old_one_signed(world: World, terms: JobTerms) -> None:
     old = world.assignment(terms)
-    world.govern(world.enclaves, "set_committee", [m.address for m in COMMITTEE], 2)
+    world.govern(world.enclaves, "set_committee", world.enclaves.committee())
     with reverts(Revert.COMMITTEE_SIGNER_IS_NOT_A_MEMBER):
         world.assign(terms, 1, old)
     world.assign(terms)

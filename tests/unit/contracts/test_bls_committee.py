@@ -206,7 +206,7 @@ def test_absent_is_a_member(committee: Any, absent: int) -> None:
         committee.is_signed(DIGEST, signed(*MEMBERS)[:192] + absent.to_bytes(32, "big"))
 
 
-@pytest.mark.parametrize("length", [0, 1, 65, 192, 223, 225, 448, 4_160])
+@pytest.mark.parametrize("length", [0, 1, 65, 192, 223, 225, 448, 2_080])
 def test_signature_of_another_length_is_refused(committee: Any, length: int) -> None:
     with reverts(Revert.COMMITTEE_SIGNATURE_NOT_OF_224_BYTES):
         committee.is_signed(DIGEST, (signed(*MEMBERS) * 19)[:length])

@@ -14,6 +14,7 @@ from world import actor, deploy, reverts
 
 from settlement.committee import EcdsaCommittee, creation, join_signatures, signers_of
 from settlement.eip712 import sign_digest
+from settlement.errors import InvalidInput
 from settlement.reverts import Revert
 from settlement.types import ZERO_ADDRESS
 
@@ -98,7 +99,7 @@ def test_unrecoverable_signature_is_refused(committee: Any, signature: bytes) ->
         committee.is_signed(DIGEST, signature + signed(SECOND, THIRD))
 
 
-@pytest.mark.parametrize("length", [1, 64, 66, 194, 196, 4_159])
+@pytest.mark.parametrize("length", [1, 64, 66, 194, 196, 2_079])
 def test_signatures_that_are_not_65_bytes_each_are_refused(committee: Any, length: int) -> None:
     with reverts(Revert.COMMITTEE_SIGNATURES_NOT_OF_65_BYTES):
         committee.is_signed(DIGEST, (signed(FIRST, SECOND, THIRD) * 22)[:length])
@@ -106,7 +107,7 @@ def test_signatures_that_are_not_65_bytes_each_are_refused(committee: Any, lengt
 
 def test_more_signatures_than_a_committee_can_have_are_no_valid_call(committee: Any) -> None:
     with reverts(None):
-        committee.is_signed(DIGEST, signed(FIRST) * 65)
+        committee.is_signed(DIGEST, signed(FIRST) * 33)
 
 
 def test_more_signatures_than_members_are_refused(committee: Any) -> None:
@@ -156,13 +157,22 @@ def test_committee_of_one_signs_alone() -> None:
 
 def test_greatest_committee_signs_to_the_last_member() -> None:
     many = sorted((actor(f"operator {i}") for i in range(64)), key=lambda a: int(a.address, 16))
-    _, (addresses, threshold) = creation([member.address for member in many], 64)
+    _, (addresses, threshold) = creation([member.address for member in many], 32)
     greatest = create(addresses, threshold)
-    assert greatest.is_signed(DIGEST, signed(*many)) is True
+    last = many[32:]
+    assert greatest.is_signed(DIGEST, signed(*last)) is True
     with reverts(Revert.COMMITTEE_TOO_FEW_SIGNATURES):
-        greatest.is_signed(DIGEST, signed(*many[:-1]))
+        greatest.is_signed(DIGEST, signed(*last[:-1]))
     with reverts(Revert.COMMITTEE_SIGNATURES_NOT_SORTED):
-        greatest.is_signed(DIGEST, signed(*many[:-1], many[0]))
+        greatest.is_signed(DIGEST, signed(*last[:-1], many[0]))
+
+
+def test_no_more_need_sign_than_signatures_fit_into_a_call() -> None:
+    many = sorted((actor(f"operator {i}").address for i in range(33)), key=lambda a: int(a, 16))
+    with reverts(Revert.COMMITTEE_THRESHOLD_OUT_OF_RANGE):
+        create(many, 33)
+    with pytest.raises(InvalidInput, match="at most 32"):
+        creation(many, 33)
 
 
 def test_one_member_more_than_the_greatest_committee_has_is_no_valid_call() -> None:

@@ -7,13 +7,13 @@ import pytest
 from eth_utils import keccak
 from world import (
     ARBITRATION,
-    COMMITTEE,
     DAY,
     GRACE,
     MEASUREMENT,
     WITHOUT_PLATFORMS,
     World,
     actor,
+    create_committee,
     deploy,
     reverts,
 )
@@ -104,6 +104,8 @@ CONTRACTS = {
     "enclaves": "EnclaveRegistry",
 }
 
+# stands for a committee that only `made` creates, since it takes a contract
+THIEFS_COMMITTEE = actor("thief's committee").address
 # every owner's function with arguments that would do something
 OWNERS_CALLS: list[tuple[str, str, tuple[Any, ...]]] = [
     ("vault", "unpause", ()),
@@ -119,7 +121,7 @@ OWNERS_CALLS: list[tuple[str, str, tuple[Any, ...]]] = [
     ("enclaves", "allow_measurement", (FRESH,)),
     ("enclaves", "allow_authority", (INTEL.authorities[0],)),
     ("enclaves", "set_quoting_enclave", (0, INTEL.sgx.abi_value())),
-    ("enclaves", "set_committee", ([actor("thief").address], 1)),
+    ("enclaves", "set_committee", (THIEFS_COMMITTEE,)),
     ("enclaves", "set_guardian", (actor("thief").address,)),
     ("enclaves", "transfer_ownership", (actor("thief").address,)),
 ]
@@ -132,6 +134,15 @@ GUARDIANS_CALLS: list[tuple[str, str, tuple[Any, ...]]] = [
     ("enclaves", "revoke_certificate", (bytes(32), 1)),
     ("enclaves", "revoke_authority", (bytes(32),)),
 ]
+
+
+def made(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The same arguments, with a real committee of the thief's."""
+    thief = actor("thief").address
+    return tuple(
+        create_committee([thief], 1).address if argument == THIEFS_COMMITTEE else argument
+        for argument in arguments
+    )
 
 
 def schedule(
@@ -243,18 +254,17 @@ def test_no_call_of_owner_or_guardian_moves_money(window: int) -> None:
                 picture += [(world.balance(n), world.wallet(n)) for n in (*names, *others)]
             return [*picture, world.vault.balances(world.deployment.timelock)]
 
-        before = money()
+        before, thief = money(), actor("thief").address
         world.vault.pause(sender=actor("guardian").address)
         for name, function, arguments in [*OWNERS_CALLS, *GUARDIANS_CALLS]:
             if function == "recover":
                 with reverts(Revert.VAULT_NOTHING_TO_RECOVER):
                     world.govern(world.vault, "recover", world.usdc.address, arguments[1])
             elif function != "pause":
-                world.govern(getattr(world, name), function, *arguments)
+                world.govern(getattr(world, name), function, *made(arguments))
         assert money() == before
         # and the thief whom governance has now made guardian, owner-to-be, registrar, arbiter and
         # committee
-        thief = actor("thief").address
         for contract in (world.vault, world.nodes, world.enclaves):
             contract.accept_ownership(sender=thief)
         with reverts(Revert.VAULT_NOTHING_TO_WITHDRAW):
@@ -303,7 +313,7 @@ def test_change_waits_for_the_whole_delay(
     world: World, name: str, function: str, arguments: tuple[Any, ...]
 ) -> None:
     contract = getattr(world, name)
-    call = getattr(contract, function).prepare_calldata(*arguments)
+    call = getattr(contract, function).prepare_calldata(*made(arguments))
     with reverts(Revert.TIMELOCK_OPERATION_IS_NOT_READY):
         execute(world, contract, call)
     operation = schedule(world, contract, call)
@@ -449,8 +459,7 @@ def build(world: World, contract: str, **changes: Any) -> Any:
         "EnclaveRegistry": {
             "owner": world.timelock.address,
             "guardian": actor("guardian").address,
-            "members": [member.address for member in COMMITTEE],
-            "threshold": 2,
+            "committee": world.enclaves.committee(),
             "measurements": [MEASUREMENT],
             "trust": WITHOUT_PLATFORMS.abi_value(ZERO_ADDRESS),
         },

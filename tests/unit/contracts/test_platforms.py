@@ -35,6 +35,7 @@ from world import (
     MEASUREMENT,
     World,
     actor,
+    create_committee,
     deploy,
     reverts,
 )
@@ -106,9 +107,9 @@ def on_chain(chain_id: int) -> Iterator[None]:
 def create_registry(trust: Trust, reader: str) -> None:
     """An enclave registry that trusts a reader of certificates."""
     deployer = actor("deployer").address
-    members = [member.address for member in COMMITTEE]
+    committee = create_committee([member.address for member in COMMITTEE], 2).address
     deploy(
-        *("EnclaveRegistry", deployer, GUARDIAN, members, 2, [], trust.abi_value(reader)),
+        *("EnclaveRegistry", deployer, GUARDIAN, committee, [], trust.abi_value(reader)),
         sender=deployer,
     )
 

@@ -27,6 +27,7 @@ from oracle.store.database import Store
 from oracle.tpm import NodeTpms
 from oracle.transactions import FeePolicy
 from oracle.watcher import Watcher
+from settlement.committee import MemberKey
 from settlement.deployment import Deployment
 from settlement.eip712 import job_id, receipt_digest, receive_authorization_digest, sign_digest
 from settlement.enclave import report_data
@@ -216,7 +217,7 @@ class Bench:
         """
         ledger = Ledger(DEPLOYMENT)
         ledger.state.nodes = {1, 2}
-        ledger.state.members = (actor("operator").address,)
+        ledger.seat(actor("operator").address)
         url = options.pop("url", f"sqlite:///{directory / 'oracle.db'}")
         store = Store(url)
         store.migrate()
@@ -258,7 +259,7 @@ class Bench:
             self.chain,
             DEPLOYMENT,
             verifier(),
-            actor(name),
+            MemberKey(bytes(actor(name).key)),
             policy,
             self.now,
             self._tpms_of(store),

@@ -19,7 +19,6 @@ from oracle.facts import (
     Block,
     Call,
     CallKind,
-    Committee,
     EnclaveRegistered,
     EnclaveRevoked,
     Event,
@@ -35,7 +34,9 @@ from oracle.facts import (
     Mined,
     Place,
     Settled,
+    SittingCommittee,
 )
+from settlement.committee import Committee, EcdsaCommittee, TooFewSignatures, signers_of
 from settlement.contracts import Claim, Outcome, authorization_signer
 from settlement.deployment import Deployment
 from settlement.eip712 import job_id, receipt_digest, recover_signer, registration_digest
@@ -73,8 +74,7 @@ class State:
     enclaves: dict[str, Enclave] = field(default_factory=dict)
     measurements: dict[bytes, bool] = field(default_factory=dict)
     nodes: set[int] = field(default_factory=set)
-    members: tuple[str, ...] = ()
-    threshold: int = 1
+    committee: Committee | None = None
     epoch: int = 1
     paused: bool = False
     nonces: dict[str, int] = field(default_factory=dict)
@@ -190,7 +190,7 @@ class Ledger:
             self._open(terms, Authorization.model_validate(call["authorization"]))
         else:
             registration = EnclaveRegistration.model_validate(call["registration"])
-            self._register(registration, [bytes.fromhex(s) for s in call["signatures"]])
+            self._register(registration, bytes.fromhex(call["signatures"]))
 
     # The contracts' rules
 
@@ -241,7 +241,7 @@ class Ledger:
             raise ContractReverted(Revert.USDC_INVALID_SIGNATURE.value)
         self.open(terms)
 
-    def _register(self, registration: EnclaveRegistration, signatures: list[bytes]) -> None:
+    def _register(self, registration: EnclaveRegistration, signatures: bytes) -> None:
         digest = registration_digest(registration, self.deployment.enclave_domain)
         known = self.state.enclaves.get(registration.enclave_key)
         if registration.epoch != self.state.epoch:
@@ -252,16 +252,13 @@ class Ledger:
             raise ContractReverted(Revert.ENCLAVES_KEY_IS_REVOKED.value)
         if known and registration.expiry <= known.expiry:
             raise ContractReverted(Revert.ENCLAVES_REGISTRATION_IS_NOT_NEWER.value)
-        if len(signatures) < self.state.threshold:
-            raise ContractReverted(Revert.COMMITTEE_TOO_FEW_SIGNATURES.value)
-        previous = 0
-        for signature in signatures:
-            signer = recover_signer(digest, signature)
-            if signer not in self.state.members:
-                raise ContractReverted(Revert.COMMITTEE_SIGNER_IS_NOT_A_MEMBER.value)
-            if int(signer, 16) <= previous:
-                raise ContractReverted(Revert.COMMITTEE_SIGNATURES_NOT_SORTED.value)
-            previous = int(signer, 16)
+        assert self.state.committee is not None
+        try:
+            signers_of(self.state.committee, digest, signatures)
+        except TooFewSignatures:
+            raise ContractReverted(Revert.COMMITTEE_TOO_FEW_SIGNATURES.value) from None
+        except InvalidSignature:
+            raise ContractReverted(Revert.COMMITTEE_SIGNER_IS_NOT_A_MEMBER.value) from None
         self.register(registration)
 
     def register(self, registration: EnclaveRegistration) -> None:
@@ -394,13 +391,15 @@ class Ledger:
             for number in range(first, last + 1)
         ]
 
-    def committee(self) -> Committee:
+    def committee(self) -> SittingCommittee:
         self._reach()
-        return Committee(self.state.epoch, self.state.threshold)
+        assert self.state.committee is not None
+        return SittingCommittee(self.state.epoch, self.state.committee)
 
-    def is_member(self, account: str) -> bool:
-        self._reach()
-        return account in self.state.members
+    def seat(self, *members: str, threshold: int = 1) -> None:
+        """These addresses are the committee, without a new epoch."""
+        ordered = tuple(sorted(members, key=lambda member: int(member, 16)))
+        self.state.committee = EcdsaCommittee(members=ordered, threshold=threshold)
 
     def is_measurement_allowed(self, measurement: bytes) -> bool:
         self._reach()
@@ -420,11 +419,11 @@ class Ledger:
         ]
         return self._call(CallKind.SETTLE, claims=items)
 
-    def register_call(self, registration: EnclaveRegistration, signatures: Sequence[bytes]) -> Call:
+    def register_call(self, registration: EnclaveRegistration, signatures: bytes) -> Call:
         return self._call(
             CallKind.REGISTER,
             registration=registration.model_dump(mode="json"),
-            signatures=[signature.hex() for signature in signatures],
+            signatures=signatures.hex(),
         )
 
     def open_call(self, terms: JobTerms, authorization: Authorization) -> Call:

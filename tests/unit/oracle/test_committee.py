@@ -30,7 +30,9 @@ from oracle.messages import (
     Status,
 )
 from oracle.store.database import Store
-from settlement.eip712 import recover_signer, registration_digest, sign_digest
+from settlement.bls import BlsSigner
+from settlement.committee import BlsCommittee, signers_of
+from settlement.eip712 import recover_signer, registration_digest
 
 REQUEST = ChallengeRequest(node_id=1, enclave_key=actor("enclave").address)
 
@@ -160,7 +162,7 @@ def signs_something_else(operator: Operator, request: httpx.Request) -> httpx.Re
     def other(answer: SignatureAnswer) -> SignatureAnswer:
         longer = answer.registration.model_copy(update={"expiry": answer.registration.expiry + 1})
         digest = registration_digest(longer, operator._deployment.enclave_domain)
-        signature = sign_digest(digest, bytes(operator._account.key))
+        signature = operator._key.sign(operator._chain.committee().committee, digest, 31337)
         return answer.model_copy(update={"signature": signature})
 
     return _signature(operator, request, other)
@@ -180,12 +182,19 @@ def _signature(operator: Operator, request: httpx.Request, change: Any) -> httpx
     return httpx.Response(200, text=change(operator.sign(body)).model_dump_json())
 
 
-def committee(directory: Path, *answers: Answer, threshold: int = 2) -> Bench:
+def committee(
+    directory: Path, *answers: Answer, threshold: int = 2, scheme: str = "ecdsa"
+) -> Bench:
     """A bench whose operator has peers that answer in these ways; each keeps a store of its own."""
     bench = Bench.create(directory, attested=False)
     names = [f"operator {index}" for index in range(1, len(answers) + 1)]
-    bench.ledger.state.members = tuple(actor(name).address for name in ["operator", *names])
-    bench.ledger.state.threshold = threshold
+    if scheme == "ecdsa":
+        members = [actor(name).address for name in ["operator", *names]]
+        bench.ledger.seat(*members, threshold=threshold)
+    else:
+        keys = [BlsSigner(bytes(actor(name).key)).public for name in ["operator", *names]]
+        keys.sort(key=lambda key: key.key)
+        bench.ledger.state.committee = BlsCommittee(members=tuple(keys), threshold=threshold)
     peers = []
     for name, answer in zip(names, answers, strict=True):
         store = Store(f"sqlite:///{directory / name}.db")
@@ -215,6 +224,20 @@ def test_one_honest_peer_is_enough_whatever_the_other_does(tmp_path: Path, other
     bench.rounds()
     assert bench.quorum.status(digest).status is Status.SETTLED
     assert bench.intake.node(1).valid
+
+
+@pytest.mark.parametrize("other", [honest, down, signs_something_else])
+def test_a_bls_quorum_registers_whatever_one_of_three_does(tmp_path: Path, other: Answer) -> None:
+    bench = committee(tmp_path, honest, other, scheme="bls")
+    it = attest(bench)
+    registration, signatures = bench.quorum.collect(it)
+    assert len(signatures) == 224
+    digest = registration_digest(registration, bench.ledger.deployment.enclave_domain)
+    signers = signers_of(bench.ledger.committee().committee, digest, signatures)
+    assert len(signers) == (3 if other is honest else 2)
+    digest = bench.quorum.submit(it).digest
+    bench.rounds()
+    assert bench.quorum.status(digest).status is Status.SETTLED
 
 
 @pytest.mark.parametrize(
@@ -254,7 +277,7 @@ def test_with_too_few_challenges_no_quote_is_asked_for(tmp_path: Path) -> None:
 def test_a_signature_by_a_non_member_does_not_count(tmp_path: Path) -> None:
     bench = committee(tmp_path, honest)
     it = attest(bench)
-    bench.ledger.state.members = (actor("operator").address, actor("stranger").address)
+    bench.ledger.seat(actor("operator").address, actor("stranger").address, threshold=2)
     with pytest.raises(QuorumNotReached, match="not a member"):
         bench.quorum.collect(it)
 
@@ -262,11 +285,12 @@ def test_a_signature_by_a_non_member_does_not_count(tmp_path: Path) -> None:
 def test_the_operators_own_signature_counts_only_while_it_is_a_member(tmp_path: Path) -> None:
     bench = committee(tmp_path, honest, honest)
     it = attest(bench)
-    bench.ledger.state.members = (actor("operator 1").address, actor("operator 2").address)
+    members = [actor("operator 1").address, actor("operator 2").address]
+    bench.ledger.seat(*members, threshold=2)
     registration, signatures = bench.quorum.collect(it)
     digest = registration_digest(registration, bench.ledger.deployment.enclave_domain)
-    signers = [recover_signer(digest, signature) for signature in signatures]
-    assert signers == sorted(bench.ledger.state.members, key=lambda signer: int(signer, 16))
+    signers = signers_of(bench.ledger.committee().committee, digest, signatures)
+    assert sorted(signers) == sorted(members)
 
 
 def test_handing_in_the_same_evidence_twice_changes_nothing(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from oracle.config import (
     read_token,
 )
 from oracle.errors import ConfigurationRefused, SecretFileInvalid
-from oracle.keyfiles import read_bls_signer, read_key
+from oracle.keyfiles import read_key, read_member_key
 from oracle.service import build
 from oracle.tpm import read_roots
 from settlement.bls import BlsSigner
@@ -169,12 +169,12 @@ def test_a_key_file_without_a_key_is_refused_without_showing_it(
 def test_a_key_file_serves_both_schemes(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.write_text(f"0x{actor('operator').key.hex()}\n")
-    signer = read_bls_signer(path)
-    assert signer.address == read_key(path).address
-    assert signer.public == BlsSigner(bytes(actor("operator").key)).public
+    member = read_member_key(path)
+    assert member.address == read_key(path).address
+    assert member.bls.public == BlsSigner(bytes(actor("operator").key)).public
     path.write_text("00" * 32)
     with pytest.raises(SecretFileInvalid, match="does not hold a private key in hex"):
-        read_bls_signer(path)
+        read_member_key(path)
 
 
 def test_a_missing_key_file_is_named(tmp_path: Path) -> None:

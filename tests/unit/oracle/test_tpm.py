@@ -570,8 +570,7 @@ class Committee:
 def committee(tmp_path: Path) -> Committee:
     bench = Bench.create(tmp_path, tpms=judging())
     names = ["operator 1", "operator 2"]
-    bench.ledger.state.members = tuple(actor(name).address for name in ["operator", *names])
-    bench.ledger.state.threshold = 2
+    bench.ledger.seat(*(actor(name).address for name in ["operator", *names]), threshold=2)
     peers, clients = [], []
     for name in names:
         (tmp_path / name).mkdir()
