@@ -4,7 +4,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
@@ -18,51 +17,63 @@ from scripts.mutate.equivalent import EQUIVALENT
 from scripts.mutate.mutants import ROOT, Mutant, digest, mutants_of, read_sources
 from scripts.mutate.server import TESTS, Baseline, Server, Verdict, file_digest, serve
 
-STORE = ROOT / ".cache" / "mutants.json"
+STORE = ROOT / "docs" / "mutants.json"
 DOCUMENT = ROOT / "docs" / "mutants.md"
 # not run by any test, since the code is the same or there is none
 NOT_RUN = ("same code", "invalid")
 
 
 class Store:
-    """Results of before, which hold as long as the contracts and the tests behind them do."""
+    """Results of before, which hold as long as the contracts and the tests behind them do.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._results: dict[str, dict[str, str | float | int]] = (
-            json.loads(path.read_text()) if path.exists() else {}
-        )
+    They are kept beside the document, so that another machine can go on where one stopped: name of
+    the mutant -> status, the test that killed it, and a digest of the tests it stands on.
+    """
+
+    def __init__(self, path: Path, sources: dict[str, str]) -> None:
+        self._path, self._sources = path, sources
+        self._results: dict[str, list[str]] = json.loads(path.read_text()) if path.exists() else {}
         self._tests = tests_digest()
 
-    def find(self, key: str) -> Verdict | None:
+    def find(self, mutant: Mutant) -> Verdict | None:
         """What is known of a mutant and still holds."""
-        found = dict(self._results.get(key, {}))
-        if not found or found.pop("behind") != self._behind(
-            str(found["killer"]), str(found["status"])
-        ):
+        status, killer, behind = self._results.get(mutant.key(self._sources), ("", "", ""))
+        if not status or behind != self._behind(mutant, status, killer):
             return None
-        return Verdict(**found)  # type: ignore[arg-type]
+        return Verdict(status, killer)
 
-    def keep(self, key: str, verdict: Verdict) -> None:
+    def keep(self, mutant: Mutant, verdict: Verdict) -> None:
         """Remember, on disk at once, so that a run can go on where it was stopped."""
-        behind = self._behind(verdict.killer, verdict.status)
-        self._results[key] = {**asdict(verdict), "behind": behind}
-        self._path.parent.mkdir(exist_ok=True)
+        behind = self._behind(mutant, verdict.status, verdict.killer)
+        self._results[mutant.key(self._sources)] = [verdict.status, verdict.killer, behind]
+        self._write()
+
+    def keep_only(self, mutants: Sequence[Mutant]) -> None:
+        """Forget what no longer is a mutant."""
+        names = {mutant.key(self._sources) for mutant in mutants}
+        self._results = {name: kept for name, kept in self._results.items() if name in names}
+        self._write()
+
+    def baseline(self) -> Path:
+        """Where the tests' times and lines are kept, as long as neither side changes."""
+        name = sha256((digest(self._sources) + self._tests).encode()).hexdigest()[:16]
+        return ROOT / ".cache" / f"mutants-baseline-{name}.json"
+
+    def _write(self) -> None:
+        lines = ",\n".join(
+            f"{json.dumps(name)}: {json.dumps(kept)}"
+            for name, kept in sorted(self._results.items())
+        )
         partial = self._path.with_suffix(".part")
-        partial.write_text(json.dumps(self._results))
+        partial.write_text(f"{{\n{lines}\n}}\n")
         partial.rename(self._path)
 
-    def baseline(self, sources: dict[str, str]) -> Path:
-        """Where the tests' times and lines are kept, as long as neither side changes."""
-        name = sha256((digest(sources) + self._tests).encode()).hexdigest()[:16]
-        return self._path.with_name(f"mutants-baseline-{name}.json")
-
-    def _behind(self, killer: str, status: str) -> str:
-        """What a result stands on: the file of the test that killed, or all tests."""
-        if status in NOT_RUN:
+    def _behind(self, mutant: Mutant, status: str, killer: str) -> str:
+        """What a result stands on: a reason, the file of the test that killed, or all tests."""
+        if status in NOT_RUN or (status == "survived" and reason_of(mutant, self._sources)):
             return ""
         path = ROOT / killer.split("::")[0]
-        return file_digest(path) if killer and path.is_file() else self._tests
+        return file_digest(path) if killer and path.is_file() else self._tests[:16]
 
 
 def tests_digest() -> str:
@@ -183,7 +194,7 @@ def main(
     chosen = select(sources, only)
     if fresh:
         STORE.unlink(missing_ok=True)
-    store = Store(STORE)
+    store = Store(STORE, sources)
     results: dict[Mutant, Verdict] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
@@ -201,7 +212,7 @@ def main(
         def report(mutant: Mutant, verdict: Verdict) -> None:
             results[mutant] = verdict
             if verdict.status != "crashed":
-                store.keep(mutant.key(sources), verdict)
+                store.keep(mutant, verdict)
             if status_of(mutant, verdict, sources) in ("survived", "crashed"):
                 old, new = mutant.texts(sources[mutant.file])
                 console.print(
@@ -210,10 +221,10 @@ def main(
             progress.advance(task)
 
         for mutant in chosen:
-            if (known := store.find(mutant.key(sources))) is not None:
+            if (known := store.find(mutant)) is not None:
                 results[mutant] = known
         if len(results) < len(chosen):
-            kept, tests = store.baseline(sources), tests_digest()
+            kept, tests = store.baseline(), tests_digest()
 
             def has_changed() -> bool:
                 return read_sources() != sources or tests_digest() != tests
@@ -221,9 +232,8 @@ def main(
             serve(Server(sources, jobs, kept, report, ready, has_changed), TESTS)
     ordered = [(mutant, results[mutant]) for mutant in chosen]
     if save:
-        everything = [
-            (m, results.get(m) or store.find(m.key(sources))) for m in select(sources, "")
-        ]
+        everything = [(m, results.get(m) or store.find(m)) for m in select(sources, "")]
+        store.keep_only([mutant for mutant, _ in everything])
         judged = [(mutant, verdict) for mutant, verdict in everything if verdict is not None]
         not_run = Counter(mutant.file for mutant, verdict in everything if verdict is None)
         DOCUMENT.parent.mkdir(exist_ok=True)
