@@ -47,7 +47,7 @@ exports: (
 )
 
 # no registration outlives the collateral behind it by much
-MAX_VALIDITY: constant(uint64) = 31 * 24 * 60 * 60
+MAX_VALIDITY: public(constant(uint64)) = 31 * 24 * 60 * 60
 
 # of an ECDSA committee 32; a BLS committee's are 224 bytes however many sign
 MAX_SIGNATURES_LENGTH: constant(uint256) = 32 * 65
@@ -345,6 +345,15 @@ def is_measurement_allowed(measurement: bytes32) -> bool:
     @notice Whether enclaves with this measurement may be registered and their receipts count.
     """
     return self._is_allowed(self._number_of[measurement])
+
+
+@external
+@view
+def threshold() -> uint256:
+    """
+    @notice How many members of the present committee must sign.
+    """
+    return staticcall self.committee.threshold()
 
 
 @external

@@ -7,9 +7,24 @@ from typing import Any
 from eth_utils import keccak
 from web3.types import TxReceipt
 
-from scripts.bench.world import BUDGET, DAY, GENESIS, WINDOW, World, account, address, roles
+from oracle.clients.edge.devplatform import DevPlatform
+from scripts.bench.world import (
+    BUDGET,
+    DAY,
+    GENESIS,
+    KEY,
+    MEASUREMENT,
+    MRTD,
+    RTMRS,
+    WINDOW,
+    World,
+    account,
+    address,
+    roles,
+)
 from scripts.chain import quiet_chain
 from settlement.contracts import order
+from settlement.dcap import split_quote
 from settlement.eip712 import (
     intent_digest,
     receive_authorization_digest,
@@ -109,9 +124,11 @@ class Bench:
 def measure_gas(progress: Progress = lambda _: None) -> dict[str, Any]:
     """Gas of every operation and the headlines' accounts, as `gas.json` holds them."""
     with quiet_chain(GENESIS, TRACING) as w3:
-        bench = Bench(World(w3, window=WINDOW, nodes=0), progress)
+        platform = DevPlatform.create(GENESIS, chain_id=w3.eth.chain_id, secret=b"bench")
+        bench = Bench(World(w3, window=WINDOW, nodes=0, trust=platform.trust), progress)
         _token(bench)
         _registrations(bench)
+        _quotes(bench, platform)
         _paying_in(bench)
         settled = _settling(bench, SETTLING)
         _in_a_new_window(bench, settled)
@@ -185,6 +202,29 @@ def _registrations(bench: Bench) -> None:
     again = relayer.transact(world.register_enclave_call(2, GENESIS + 15 * DAY))
     bench.keep(NODES_AND_ENCLAVES, "renew an enclave, 2 of 3", again)
     world.add_nodes(NODES - 2)
+
+
+def _quotes(bench: Bench, platform: DevPlatform) -> None:
+    """A platform's way to its enclaves' keys; another key, TDX and a renewal each by a quote."""
+    world, relayer = bench.world, bench.world.relayer
+    parts = split_quote(platform.quote(MEASUREMENT, bytes(64)))
+    receipt = relayer.transact(relayer.register_platform_call(parts))
+    bench.keep(NODES_AND_ENCLAVES, "register a platform", receipt)
+    for again, what in enumerate(("SGX quote", "TDX quote", "SGX quote, renewed")):
+        is_tdx = what == "TDX quote"
+        judged = split_quote(platform.td_quote(bytes(48), bytes(64))) if is_tdx else parts
+        verdict = relayer.transact(world.judge_call(judged, GENESIS + (14 + again) * DAY))
+        if not again:
+            bench.keep(NODES_AND_ENCLAVES, "judge a platform, 2 of 3", verdict)
+        name = f"quoted enclave, {what[:3]}"
+        data = world.report_data(parts, name)
+        quote = (
+            platform.td_quote(MRTD, data, rtmrs=RTMRS)
+            if is_tdx
+            else platform.quote(MEASUREMENT, data)
+        )
+        call = relayer.register_quote_call(split_quote(quote), address(name), keccak(KEY))
+        bench.keep(NODES_AND_ENCLAVES, f"register an enclave by {what}", relayer.transact(call))
 
 
 def _paying_in(bench: Bench) -> None:

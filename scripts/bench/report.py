@@ -12,6 +12,7 @@ from rich.table import Table
 from scripts.bench.gas import (
     ENDING,
     HEADLINES,
+    NODES_AND_ENCLAVES,
     PAYING_IN,
     PAYING_OUT,
     SETTLING,
@@ -42,6 +43,9 @@ TARGETS = {
     (SETTLING, "settle 100 of 100 nodes"): 26_000,
     (SETTLING_AT_ONCE, "settle 100 of one node"): 18_000,
     (SETTLING_AT_ONCE, "settle 100 of 100 nodes"): 26_000,
+    (NODES_AND_ENCLAVES, "register a platform"): 180_000,
+    (NODES_AND_ENCLAVES, "register an enclave by SGX quote"): 110_000,
+    (NODES_AND_ENCLAVES, "register an enclave by TDX quote"): 110_000,
 }
 """Most gas that an operation, or one item of a batch, is meant to use."""
 
@@ -88,6 +92,12 @@ PEERS = {
         "322.8k Rapha's public Solidity vault; 297.9k Ocean Escrow; 601.8k iExec PoCo Boost; "
         "1,526.7k iExec PoCo classic; 298.5k Sablier Flow; ~315k ApePay"
     ),
+    **{
+        (NODES_AND_ENCLAVES, f"register an enclave by {tee} quote"): (
+            "Automata DCAP: about 4M with the P-256 precompile, 5M without, 493k-569k by ZK proof"
+        )
+        for tee in ("SGX", "TDX")
+    },
     **{(TOKEN, name): f"{gas:,} Circle's USDC" for name, gas in CIRCLE.items()},
 }
 COLUMNS = (

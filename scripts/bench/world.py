@@ -18,6 +18,7 @@ from scripts.bench.trace import Call, Trace, read_trace
 from scripts.chain import rpc
 from settlement.client import Settlement
 from settlement.contracts import MAX_BATCH, Claim, TransactionFailed, order
+from settlement.dcap import INTEL, QuoteParts, Trust
 from settlement.deploy import DeploymentParameters, deploy, deploy_test_usdc
 from settlement.eip712 import (
     assignment_digest,
@@ -25,11 +26,14 @@ from settlement.eip712 import (
     receipt_digest,
     registration_digest,
     sign_digest,
+    verdict_digest,
 )
+from settlement.enclave import report_data
 from settlement.models import (
     Assignment,
     EnclaveRegistration,
     JobTerms,
+    PlatformVerdict,
     Receipt,
     SignedReceipt,
     Work,
@@ -47,6 +51,10 @@ MAX_OPEN = 50
 """How many jobs one `open_jobs` takes; the contract's own bound."""
 
 MEASUREMENT = keccak(text="bench measurement")
+MRTD = bytes([1]) * 48
+RTMRS = (bytes([2]) * 48, bytes([3]) * 48, bytes([4]) * 48, bytes([5]) * 48)
+KEY = keccak(text="encryption key")
+"""An enclave's X25519 key."""
 _AMPLE = 10**15
 _BLOCK_GAS = 29_000_000  # below the target of a block of 60 million, so that fees stay down
 _GAS = {"register_node": 400_000, "register": 200_000, "mint": 100_000}
@@ -81,7 +89,7 @@ def roles(node_id: int) -> Roles:
 class World:
     """Contracts on a chain, with registered nodes and a payer who approved an ample amount."""
 
-    def __init__(self, w3: Web3, *, window: int, nodes: int) -> None:
+    def __init__(self, w3: Web3, *, window: int, nodes: int, trust: Trust = INTEL) -> None:
         self.w3 = w3
         self._clients: dict[str, Settlement] = {}
         self._salt = 0
@@ -100,11 +108,12 @@ class World:
                 arbiter=address("arbiter"),
                 committee=tuple(address(f"operator {i}") for i in range(3)),
                 threshold=2,
-                measurements=(MEASUREMENT,),
+                measurements=(MEASUREMENT, keccak(MRTD + b"".join(RTMRS))),
                 grace_period=DAY,
                 challenge_window=window,
                 arbitration_period=DAY,
                 timelock_delay=2 * DAY,
+                trust=trust,
             ),
         )
         for name in ("payer", "permit payer", "sponsor"):
@@ -163,6 +172,29 @@ class World:
         )
         digest = registration_digest(registration, self.deployment.enclave_domain)
         return self.relayer.register_enclave_call(registration, _committee_signatures(digest))
+
+    def judge_call(self, parts: QuoteParts, expiry: int) -> ContractFunction:
+        """The call that brings the word of two of three on the platform that made a quote."""
+        verdict = PlatformVerdict(
+            platform=parts.pck_key.digest,
+            node_id=1,
+            module_svn=parts.module_svn,
+            expiry=expiry,
+            epoch=1,
+        )
+        digest = verdict_digest(verdict, self.deployment.enclave_domain)
+        return self.relayer.judge_call(verdict, _committee_signatures(digest))
+
+    def report_data(self, parts: QuoteParts, name: str) -> bytes:
+        """What the platform's next quote must say for the key of an enclave."""
+        return report_data(
+            chain_id=self.deployment.chain_id,
+            registry=self.deployment.enclave_registry,
+            enclave_key=address(name),
+            encryption_key=KEY,
+            nonce=self.relayer.quote_challenge(parts.pck_key.digest),
+            configuration=keccak(text="bench configuration"),
+        )
 
     def assign_call(self, terms: JobTerms, node_id: int) -> ContractFunction:
         """The call that gives an open job to a node by two of three signatures."""

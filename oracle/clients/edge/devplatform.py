@@ -62,6 +62,7 @@ _PCE_SVN = 13
 _PCE_ID = bytes(2)
 _FMSPC = bytes.fromhex("de7000000001")
 _SGX_OID = "1.2.840.113741.1.13.1"
+_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _KEY_NAMES = ("root", "pck_ca", "pck", "tcb_signing", "attestation")
 _CERTIFICATE_NAMES = ("root", "pck_ca", "pck", "tcb_signing")
 
@@ -99,15 +100,20 @@ class DevPlatform:
         chain_id: int,
         validity_seconds: int = COLLATERAL_VALIDITY,
         tee: Tee = "sgx",
+        secret: bytes | None = None,
     ) -> Self:
         """A new up-to-date platform with collateral for `validity_seconds` from `now` (Unix time).
+
+        From the same `secret` and `now` comes the same platform, to the byte, with the same quotes:
+        for figures that have to repeat.
 
         Raises:
             DevPlatformRefused: when `chain_id` is a chain with real money.
         """
         _refuse_real(chain_id)
-        keys = {name: ec.generate_private_key(ec.SECP256R1()) for name in _KEY_NAMES}
-        platform = cls(keys, _issue_certificates(keys, now), "")
+        secret = secret or os.urandom(32)
+        keys = {name: _derived_key(secret, name) for name in _KEY_NAMES}
+        platform = cls(keys, _issue_certificates(keys, now, secret), "")
         return platform.with_collateral(now, validity_seconds=validity_seconds, tee=tee)
 
     def with_collateral(
@@ -317,9 +323,18 @@ class DevPlatform:
         return "".join(c.public_bytes(serialization.Encoding.PEM).decode() for c in certificates)
 
     def _sign(self, name: str, data: bytes) -> bytes:
-        der = self._keys[name].sign(data, ec.ECDSA(hashes.SHA256()))
+        der = self._keys[name].sign(data, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
         r, s = decode_dss_signature(der)
         return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+
+
+def _derived(secret: bytes, what: str) -> bytes:
+    return sha256(b"rapha development platform" + sha256(secret).digest() + what.encode()).digest()
+
+
+def _derived_key(secret: bytes, name: str) -> ec.EllipticCurvePrivateKey:
+    number = int.from_bytes(_derived(secret, f"key of {name}")) % (_ORDER - 1) + 1
+    return ec.derive_private_key(number, ec.SECP256R1())
 
 
 def _refuse_real(chain_id: int) -> None:
@@ -458,7 +473,7 @@ class _Statements:
 
 
 def _issue_certificates(
-    keys: dict[str, ec.EllipticCurvePrivateKey], now: int
+    keys: dict[str, ec.EllipticCurvePrivateKey], now: int, secret: bytes
 ) -> dict[str, x509.Certificate]:
     def issue(
         name: str, subject: str, issuer: str, issuer_subject: str, ca_depth: int | None, is_ca: bool
@@ -469,7 +484,7 @@ def _issue_certificates(
             .subject_name(_name(subject))
             .issuer_name(_name(issuer_subject))
             .public_key(public)
-            .serial_number(x509.random_serial_number())
+            .serial_number(int.from_bytes(_derived(secret, f"serial of {name}")[:20]) >> 1)
             .not_valid_before(_time(now - CLOCK_SKEW))
             .not_valid_after(_time(now + CERTIFICATE_VALIDITY))
             .add_extension(_authority(keys[issuer]), critical=False)
@@ -481,7 +496,7 @@ def _issue_certificates(
         if name == "pck":
             extension = x509.UnrecognizedExtension(x509.ObjectIdentifier(_SGX_OID), _sgx_values())
             builder = builder.add_extension(extension, critical=False)
-        return builder.sign(keys[issuer], hashes.SHA256())
+        return builder.sign(keys[issuer], hashes.SHA256(), ecdsa_deterministic=True)
 
     root, pck_ca = "SGX Root CA", "SGX PCK Platform CA"
     return {

@@ -149,6 +149,7 @@ def test_new_committee_voids_what_the_old_one_signed(world: World) -> None:
         ("CommitteeChanged", {"epoch": 2, "committee": committee.address})
     ]
     assert (world.enclaves.epoch(), world.enclaves.committee()) == (2, committee.address)
+    assert world.enclaves.threshold() == 2
     with reverts(Revert.ENCLAVES_SIGNED_FOR_ANOTHER_COMMITTEE):
         register(world, old, registration)
     renamed = registration.model_copy(update={"epoch": 2})
@@ -172,6 +173,12 @@ def test_same_committee_signs_anew_after_a_new_epoch(world: World) -> None:
 def test_registration_of_another_epoch_is_refused(world: World, epoch: int) -> None:
     with reverts(Revert.ENCLAVES_SIGNED_FOR_ANOTHER_COMMITTEE):
         register(world, None, world.registration(enclave_key=KEY, epoch=epoch))
+
+
+def test_threshold_is_the_present_committees(world: World) -> None:
+    assert world.enclaves.threshold() == 2
+    set_committee(world, create_committee([m.address for m in COMMITTEE], 3))
+    assert world.enclaves.threshold() == 3
 
 
 def test_keys_that_an_old_committee_registered_count_until_they_expire(world: World) -> None:
