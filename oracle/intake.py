@@ -46,7 +46,7 @@ from oracle.verdicts import (
     Facts,
     best,
     chain_time,
-    enclave_fact,
+    enclave_facts,
     facts_about,
     is_voided,
     outcome_of,
@@ -259,8 +259,10 @@ class Intake:
         with self._store.read() as session:
             now = max(self._clock(), chain_time(session))
             statuses = []
-            for row in session.scalars(select(EnclaveRow).where(EnclaveRow.node_id != 0)):
-                fact = enclave_fact(session, row.enclave_key)
+            rows = session.scalars(select(EnclaveRow).where(EnclaveRow.node_id != 0)).all()
+            facts = enclave_facts(session, [row.enclave_key for row in rows])
+            for row in rows:
+                fact = facts.get(row.enclave_key)
                 evidence = session.get(AttestationRow, row.attestation_digest)
                 allowed = fact is not None and fact.measurement_allowed
                 routable, tpm = self._standing(session, row, now, allowed=allowed)

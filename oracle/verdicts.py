@@ -94,20 +94,9 @@ def facts_about(
     `grace` is the vault's, in seconds.
     """
     jobs = {job for job, _, _ in receipts}
-    signers = {signer for _, signer, _ in receipts}
     return Facts(
-        jobs={
-            row.job_id: _job_fact(row, grace)
-            for row in session.scalars(select(JobRow).where(JobRow.job_id.in_(jobs)))
-        },
-        enclaves={
-            row.enclave_key: EnclaveFact(row.node_id, row.expiry, row.revoked, bool(allowed))
-            for row, allowed in session.execute(
-                select(EnclaveRow, MeasurementRow.allowed)
-                .outerjoin(MeasurementRow, MeasurementRow.measurement == EnclaveRow.measurement)
-                .where(EnclaveRow.enclave_key.in_(signers), EnclaveRow.node_id != 0)
-            )
-        },
+        jobs=job_facts(session, jobs, grace),
+        enclaves=enclave_facts(session, {signer for _, signer, _ in receipts}),
         settled=_settled_facts(session, {digest for _, _, digest in receipts}),
         voided=frozenset(
             session.scalars(
@@ -166,10 +155,10 @@ def best(rows: Iterable[ReceiptRow]) -> ReceiptRow | None:
     return min(rows, key=lambda row: _BEST_FIRST.index(Status(row.status)), default=None)
 
 
-def job_fact(session: Session, job_id: bytes, grace: int) -> JobFact | None:
-    """What the finalized chain says about a job; `grace` is the vault's, in seconds."""
-    row = session.get(JobRow, job_id)
-    return None if row is None else _job_fact(row, grace)
+def job_facts(session: Session, jobs: Collection[bytes], grace: int) -> dict[bytes, JobFact]:
+    """What the finalized chain says about jobs; `grace` is the vault's, in seconds."""
+    query = select(JobRow).where(JobRow.job_id.in_(jobs))
+    return {row.job_id: _job_fact(row, grace) for row in session.scalars(query)}
 
 
 def _job_fact(row: JobRow, grace: int) -> JobFact:
@@ -198,18 +187,17 @@ def is_voided(session: Session, job_id: bytes) -> bool:
     return session.scalars(query).first() is not None
 
 
-def enclave_fact(session: Session, enclave_key: str) -> EnclaveFact | None:
-    """What the finalized chain says about an enclave key."""
-    row = session.get(EnclaveRow, enclave_key)
-    if row is None or row.node_id == 0:
-        return None
-    measurement = session.get(MeasurementRow, row.measurement)
-    return EnclaveFact(
-        node_id=row.node_id,
-        expiry=row.expiry,
-        revoked=row.revoked,
-        measurement_allowed=measurement is not None and measurement.allowed,
+def enclave_facts(session: Session, keys: Collection[str]) -> dict[str, EnclaveFact]:
+    """What the finalized chain says about enclave keys."""
+    query = (
+        select(EnclaveRow, MeasurementRow.allowed)
+        .outerjoin(MeasurementRow, MeasurementRow.measurement == EnclaveRow.measurement)
+        .where(EnclaveRow.enclave_key.in_(keys), EnclaveRow.node_id != 0)
     )
+    return {
+        row.enclave_key: EnclaveFact(row.node_id, row.expiry, row.revoked, bool(allowed))
+        for row, allowed in session.execute(query)
+    }
 
 
 def chain_time(session: Session) -> int:
