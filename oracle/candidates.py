@@ -1,19 +1,19 @@
 """Which receipts are due, on the stored facts alone, and in which order they may be sent."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from oracle.batching import Waiting
-from oracle.decide import JobFact, due
+from oracle.decide import EnclaveFact, JobFact, due
 from oracle.messages import Status
 from oracle.store.tables import ReceiptRow, SuspectRow
-from oracle.verdicts import enclave_fact, job_fact, receipt_of
+from oracle.verdicts import PAGE, enclave_facts, job_facts, receipt_of
 from settlement.contracts import Claim
 from settlement.deployment import Deployment
-from settlement.eip712 import receipt_digest
 from settlement.models import SignedReceipt
 
 
@@ -32,38 +32,49 @@ class Candidate:
 
 
 def candidates(session: Session, deployment: Deployment) -> list[tuple[Waiting, Candidate]]:
-    """The receipts that are due, those of one node side by side: that costs the least gas."""
+    """The receipts that are due, those of one node side by side: that costs the least gas.
+
+    However many are on their way already, only jobs with something new are looked at.
+    """
+    new = select(ReceiptRow.job_id).where(ReceiptRow.status == Status.ACCEPTED)
     payable = (Status.ACCEPTED, Status.SUBMITTED)
-    query = select(ReceiptRow).where(ReceiptRow.status.in_(payable))
+    query = select(ReceiptRow).where(ReceiptRow.job_id.in_(new), ReceiptRow.status.in_(payable))
+    rows = session.scalars(query.order_by(ReceiptRow.received_at, ReceiptRow.digest)).all()
     by_job: dict[bytes, list[ReceiptRow]] = {}
-    for row in session.scalars(query.order_by(ReceiptRow.received_at, ReceiptRow.digest)):
+    for row in rows:
         by_job.setdefault(row.job_id, []).append(row)
+    suspects = {(row.digest, row.signer): row for row in session.scalars(select(SuspectRow))}
     found: list[tuple[Waiting, Candidate]] = []
-    for key, rows in by_job.items():
+    left = iter(by_job)
+    while page := list(islice(left, PAGE)):
         # a job that the chain took back is not there before it is seen again
-        if job := job_fact(session, key, deployment.grace_period):
-            found += _due(session, rows, job, deployment)
+        jobs = job_facts(session, page, deployment.grace_period)
+        enclaves = enclave_facts(session, {row.signer for job in jobs for row in by_job[job]})
+        for key, job in jobs.items():
+            for row, claim, after, value in _due(by_job[key], job):
+                suspect = suspects.get((row.digest, row.signer))
+                waiting = _waiting(row, job, enclaves.get(row.signer), suspect, value)
+                candidate = Candidate(claim, row.digest, row.signer, job.node_id, after)
+                found.append((waiting, candidate))
     return sorted(found, key=lambda pair: pair[1].node_id)
 
 
 def _due(
-    session: Session, rows: Sequence[ReceiptRow], job: JobFact, deployment: Deployment
-) -> list[tuple[Waiting, Candidate]]:
-    """Of one job's rows those to send now: not what something already sent covers."""
-    by_digest = {row.digest: row for row in rows}
-    chosen = []
+    rows: Sequence[ReceiptRow], job: JobFact
+) -> Iterator[tuple[ReceiptRow, Claim, bytes | None, int]]:
+    """Of one job's rows those to send now: not what something already sent covers.
+
+    Each with its claim, the digest of what must go before it, and what it newly earns.
+    """
+    by_receipt = {receipt_of(row): row for row in rows}
     paid, before = job.paid, None
-    for receipt in due([receipt_of(row) for row in by_digest.values()], job):
-        row = by_digest[receipt_digest(receipt, deployment.vault_domain)]
+    for receipt in due(list(by_receipt), job):
+        row = by_receipt[receipt]
         earned = job.earned(receipt)
         if row.status == Status.ACCEPTED:
-            signed = SignedReceipt(receipt=receipt, signature=row.signature)
-            claim = Claim(job.terms, signed)
-            candidate = Candidate(claim, row.digest, row.signer, job.node_id, before)
-            waiting = _waiting(session, row, job, max(earned - paid, 0))
-            chosen.append((waiting, candidate))
+            claim = Claim(job.terms, SignedReceipt(receipt=receipt, signature=row.signature))
+            yield row, claim, before, max(earned - paid, 0)
         paid, before = max(paid, earned), row.digest
-    return chosen
 
 
 def in_order(batch: Sequence[Candidate]) -> list[Candidate]:
@@ -80,12 +91,19 @@ def in_order(batch: Sequence[Candidate]) -> list[Candidate]:
     return kept
 
 
-def _waiting(session: Session, row: ReceiptRow, job: JobFact, value: int) -> Waiting:
+def _waiting(
+    row: ReceiptRow,
+    job: JobFact,
+    enclave: EnclaveFact | None,
+    suspect: SuspectRow | None,
+    value: int,
+) -> Waiting:
     """A receipt as batching goes by it; the enclave's expiry ends its being payable, too."""
-    enclave = enclave_fact(session, row.signer)
-    until = min(job.payable_until, enclave.expiry - 1) if enclave else job.payable_until
-    waiting = Waiting(value=value, since=row.received_at, until=until, complete=row.complete)
-    suspect = session.get(SuspectRow, (row.digest, row.signer))
-    if suspect is None:
-        return waiting
-    return replace(waiting, reverts=suspect.reverts, reverted_in=suspect.block)
+    return Waiting(
+        value=value,
+        since=row.received_at,
+        until=min(job.payable_until, enclave.expiry - 1) if enclave else job.payable_until,
+        complete=row.complete,
+        reverts=suspect.reverts if suspect else 0,
+        reverted_in=suspect.block if suspect else 0,
+    )

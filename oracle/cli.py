@@ -142,7 +142,7 @@ def retry_item(
     settings = OracleSettings()
     deployment = load_deployment(settings.deployment_file)
     with _store(settings) as store:
-        retried = retry(store, deployment, _digest(digest), wall_clock)
+        retried = retry(store, deployment, _digest(digest))
     lines = [f"{item.kind} {item.status} {item.reason or ''}".strip() for item in retried]
     found = [item.model_dump(mode="json") for item in retried]
     _print({"retried": found}, "\n".join(lines), as_json)

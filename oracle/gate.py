@@ -5,6 +5,7 @@ asked for.
 """
 
 from sqlalchemy import delete
+from sqlalchemy.orm import Session
 
 from oracle.errors import IntakePaused
 from oracle.store.database import Store
@@ -31,8 +32,7 @@ class Gate:
     def pause(self) -> Pause | None:
         """The pause that there is."""
         with self._store.read() as session:
-            row = session.get(PauseRow, 1)
-        return Pause(reason=row.reason, since=row.since) if row else None
+            return _pause(session)
 
     def close(self, reason: str, now: int) -> Pause:
         """Take nothing in from `now` (Unix seconds) on; a pause that there is gets the reason."""
@@ -53,6 +53,21 @@ class Gate:
 
     def check(self) -> None:
         """Raises IntakePaused while nothing is taken in."""
-        pause = self.pause()
-        if pause is not None:
-            raise IntakePaused(pause.reason, RETRY_AFTER)
+        with self._store.read() as session:
+            refuse_while_paused(session)
+
+
+def refuse_while_paused(session: Session) -> None:
+    """Look at the switch in the transaction that takes something in.
+
+    Raises:
+        IntakePaused: while nothing is taken in.
+    """
+    pause = _pause(session)
+    if pause is not None:
+        raise IntakePaused(pause.reason, RETRY_AFTER)
+
+
+def _pause(session: Session) -> Pause | None:
+    row = session.get(PauseRow, 1)
+    return Pause(reason=row.reason, since=row.since) if row else None

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from sqlalchemy import Table, select
@@ -20,6 +21,7 @@ from oracle.errors import (
     NodeUnknown,
     ReceiptUnknown,
 )
+from oracle.gate import refuse_while_paused
 from oracle.messages import (
     EscrowRequest,
     EscrowStatus,
@@ -41,10 +43,13 @@ from oracle.store.tables import (
 )
 from oracle.tpm import NodeTpms
 from oracle.verdicts import (
+    Facts,
     best,
     chain_time,
-    enclave_fact,
+    enclave_facts,
+    facts_about,
     is_voided,
+    outcome_of,
     payable_until,
     rejudge,
     status_of,
@@ -114,34 +119,40 @@ class Intake:
         """Keep receipts and judge them, in one durable transaction; their statuses in order.
 
         The same one twice, here or in another instance at the same time, is one row.
+
+        Raises:
+            IntakePaused: while an operator has paused the intake; none is kept then.
         """
         keys = {verified.key for verified in batch}
         with self._store.share() as session:
-            now = max(self._clock(), chain_time(session))
-            rows = _stored(session, keys)
-            fresh = {
-                verified.key: self._row(verified) for verified in batch if verified.key not in rows
-            }
-            open_ = [r for r in rows.values() if r.status in (Status.WAITING, Status.REJECTED)]
+            refuse_while_paused(session)
+            now = chain_time(session)
             grace = self._deployment.grace_period
-            rejudge(session, [*open_, *fresh.values()], grace=grace, now=now)
-            taken = _insert(session, fresh)
-            # What another instance was quicker with has been judged by the same facts.
-            rows |= fresh | _stored(session, fresh.keys() - taken)
-        counts = Counter(str(row.status) for row in rows.values())
-        _log.info("receipts taken in", new=len(taken), **counts)
-        return [status_of(rows[verified.key]) for verified in batch]
+            rows = _stored(session, keys)
+            open_ = [r for r in rows.values() if r.status in (Status.WAITING, Status.REJECTED)]
+            rejudge(session, open_, grace=grace, now=now)
+            statuses = {key: status_of(row) for key, row in rows.items()}
+            fresh = {it.key: it for it in batch if it.key not in rows}
+            about = [(it.signed.receipt.job_id, it.signer, it.digest) for it in fresh.values()]
+            facts = facts_about(session, about, grace)
+            # always in the same order, so that instances wait for each other in no circle
+            values = [self._values(fresh[key], facts, now) for key in sorted(fresh)]
+            _insert(session, values)
+        statuses |= {(row["digest"], row["signer"]): _status(row) for row in values}
+        counts = Counter(str(status.status) for status in statuses.values())
+        _log.info("receipts taken in", new=len(fresh), **counts)
+        return [statuses[verified.key] for verified in batch]
 
-    def _row(self, verified: Verified) -> ReceiptRow:
-        return ReceiptRow(
-            **dict(verified.signed.receipt),
-            digest=verified.digest,
-            signer=verified.signer,
-            signature=verified.signed.signature,
-            received_at=self._clock(),
-            status=Status.WAITING,
-            amount=0,
-        )
+    def _values(self, verified: Verified, facts: Facts, now: int) -> dict[str, Any]:
+        receipt, digest, signer = verified.signed.receipt, verified.digest, verified.signer
+        return {
+            **dict(receipt),
+            "digest": digest,
+            "signer": signer,
+            "signature": verified.signed.signature,
+            "received_at": self._clock(),
+            **outcome_of(facts.judge(receipt, signer=signer, digest=digest, now=now)),
+        }
 
     def receipt(self, digest: bytes) -> ReceiptStatus:
         """Where a receipt stands. Raises ReceiptUnknown."""
@@ -159,13 +170,14 @@ class Intake:
         not by the payer's own key when the later one is: nobody can block a job by a false one.
 
         Raises:
-            AuthorizationLate: when the authorization has run out already.
+            AuthorizationLate: when the authorization has run out already, by the chain's clock.
         """
         terms, authorization = request.terms, request.authorization
-        if authorization.valid_before <= self._clock():
-            raise AuthorizationLate(self._clock(), authorization.valid_before)
         key = job_id(terms, self._deployment.vault_domain)
         with self._store.write() as session:
+            now = chain_time(session)
+            if authorization.valid_before <= now:
+                raise AuthorizationLate(now, authorization.valid_before)
             row = session.get(EscrowRow, key)
             opened = session.scalars(
                 select(JobEventRow).where(JobEventRow.job_id == key, JobEventRow.event == "opened")
@@ -247,8 +259,10 @@ class Intake:
         with self._store.read() as session:
             now = max(self._clock(), chain_time(session))
             statuses = []
-            for row in session.scalars(select(EnclaveRow).where(EnclaveRow.node_id != 0)):
-                fact = enclave_fact(session, row.enclave_key)
+            rows = session.scalars(select(EnclaveRow).where(EnclaveRow.node_id != 0)).all()
+            facts = enclave_facts(session, [row.enclave_key for row in rows])
+            for row in rows:
+                fact = facts.get(row.enclave_key)
                 evidence = session.get(AttestationRow, row.attestation_digest)
                 allowed = fact is not None and fact.measurement_allowed
                 routable, tpm = self._standing(session, row, now, allowed=allowed)
@@ -337,19 +351,21 @@ def _stored(session: Session, keys: Set[tuple[bytes, str]]) -> dict[tuple[bytes,
     return {key: row for key, row in rows.items() if key in keys}
 
 
-def _insert(
-    session: Session, rows: Mapping[tuple[bytes, str], ReceiptRow]
-) -> set[tuple[bytes, str]]:
-    """Insert what is not there yet, always in the same order, and say which those were."""
-    if not rows:
-        return set()
-    postgresql = session.get_bind().dialect.name == "postgresql"
-    insert = postgresql_insert if postgresql else sqlite_insert
-    statement = insert(_RECEIPTS).on_conflict_do_nothing()
-    returning = statement.returning(_RECEIPTS.c.digest, _RECEIPTS.c.signer)
-    columns = [column.name for column in _RECEIPTS.c]
-    values = [{column: getattr(rows[key], column) for column in columns} for key in sorted(rows)]
-    return {(digest, signer) for digest, signer in session.execute(returning, values)}
+def _insert(session: Session, values: Sequence[Mapping[str, Any]]) -> None:
+    """Insert what is not there yet.
+
+    What another instance was quicker with has been judged by the same facts at the same time: they
+    stand still while any of them inserts, and the chain's clock is one of them.
+    """
+    if values:
+        postgresql = session.get_bind().dialect.name == "postgresql"
+        insert = postgresql_insert if postgresql else sqlite_insert
+        session.connection().execute(insert(_RECEIPTS).on_conflict_do_nothing(), values)
+
+
+def _status(row: Mapping[str, Any]) -> ReceiptStatus:
+    """The status of a receipt that has just become a row."""
+    return ReceiptStatus(**{name: row[name] for name in ReceiptStatus.model_fields})
 
 
 _RECEIPTS: Table = ReceiptRow.metadata.tables[ReceiptRow.__tablename__]

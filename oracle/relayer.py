@@ -19,6 +19,7 @@ from oracle.outbox import Item
 from oracle.sender import Moment
 from oracle.store.database import Store
 from oracle.store.tables import AttestationRow, CursorRow, EnclaveRow, EscrowRow, ReceiptRow
+from oracle.verdicts import chain_time
 from settlement.contracts import Outcome
 from settlement.deployment import Deployment
 from settlement.models import Authorization, EnclaveRegistration, JobTerms
@@ -139,9 +140,10 @@ class Relayer:
             if row.status != Status.ACCEPTED or refusal.revert is Revert.VAULT_JOB_EXISTS:
                 return
             row.reason, row.detail = refusal.code, str(refusal)
-            late = self._clock() >= row.valid_before
+            now = chain_time(session)
+            late = now >= row.valid_before
             if late and not refusal.final:
-                error = AuthorizationLate(self._clock(), row.valid_before)
+                error = AuthorizationLate(now, row.valid_before)
                 row.reason, row.detail = error.code, str(error)
             if refusal.final or late:
                 row.status = Status.REJECTED
@@ -211,7 +213,3 @@ def _one(table: type[ByKey], key: bytes, session: Session) -> Sequence[Item]:
 def _receipt_row(session: Session, candidate: Candidate) -> ReceiptRow:
     key = (candidate.digest, candidate.signer)
     return session.get_one(ReceiptRow, key, with_for_update=True)
-
-
-def _receipt_rows(batch: Sequence[Candidate], session: Session) -> Sequence[Item]:
-    return [_receipt_row(session, candidate) for candidate in batch]

@@ -1,7 +1,5 @@
 """What an operator does by hand: try again what was rejected, see what is still on its way."""
 
-from collections.abc import Callable
-
 import structlog
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
@@ -54,9 +52,7 @@ class Unfinished(Frozen):
         return self.receipts + self.escrows + self.attestations + self.transactions
 
 
-def retry(
-    store: Store, deployment: Deployment, digest: bytes, clock: Callable[[], int]
-) -> tuple[Retried, ...]:
+def retry(store: Store, deployment: Deployment, digest: bytes) -> tuple[Retried, ...]:
     """Judge anew what was rejected: a receipt (by each signer), an escrow, an attestation.
 
     A receipt is judged by the facts, also one that the vault had refused for good. An escrow is due
@@ -76,7 +72,7 @@ def retry(
         rejected = [item for item in found if item.status == Status.REJECTED]
         if not rejected:
             raise NotRejected(digest, found[0].status)
-        now = max(clock(), chain_time(session))
+        now = chain_time(session)
         for item in rejected:
             item.status, item.reason, item.slot = Status.WAITING, None, None
             if isinstance(item, ReceiptRow):

@@ -3,11 +3,12 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from sqlalchemy import literal, or_, select, tuple_
 from sqlalchemy.orm import Session
 
-from oracle.decide import FINAL, EnclaveFact, JobFact, SettledFact, judge
+from oracle.decide import FINAL, EnclaveFact, JobFact, SettledFact, Verdict, judge
 from oracle.messages import JobState, ReceiptStatus, Status
 from oracle.store.tables import (
     CursorRow,
@@ -35,6 +36,17 @@ class Facts:
     settled: Mapping[bytes, SettledFact]
     voided: Set[bytes]
 
+    def judge(self, receipt: Receipt, *, signer: str, digest: bytes, now: int) -> Verdict:
+        """The verdict at `now` (Unix seconds) on one of these receipts."""
+        return judge(
+            receipt,
+            job=self.jobs.get(receipt.job_id),
+            enclave=self.enclaves.get(signer),
+            settled=self.settled.get(digest),
+            voided=receipt.job_id in self.voided,
+            now=now,
+        )
+
 
 def rejudge(session: Session, rows: Iterable[ReceiptRow], *, grace: int, now: int) -> None:
     """Give each receipt the status that the facts in the session call for.
@@ -45,7 +57,8 @@ def rejudge(session: Session, rows: Iterable[ReceiptRow], *, grace: int, now: in
     """
     left = iter(rows)
     while page := list(islice(left, PAGE)):
-        facts = facts_about(session, page, grace)
+        about = [(row.job_id, row.signer, row.digest) for row in page]
+        facts = facts_about(session, about, grace)
         for row in page:
             _rejudge(row, facts, now)
         session.flush()
@@ -54,42 +67,37 @@ def rejudge(session: Session, rows: Iterable[ReceiptRow], *, grace: int, now: in
 def _rejudge(row: ReceiptRow, facts: Facts, now: int) -> None:
     if row.status == Status.REJECTED and row.reason in FINAL:
         return
-    verdict = judge(
-        receipt_of(row),
-        job=facts.jobs.get(row.job_id),
-        enclave=facts.enclaves.get(row.signer),
-        settled=facts.settled.get(row.digest),
-        voided=row.job_id in facts.voided,
-        now=now,
-    )
+    verdict = facts.judge(receipt_of(row), signer=row.signer, digest=row.digest, now=now)
     if row.slot is not None and verdict.status is not Status.SETTLED:
         return
-    row.status, row.reason = verdict.status, verdict.reason
-    row.block, row.amount = None, 0
-    row.transaction = None
-    if verdict.settled:
-        row.transaction = verdict.settled.transaction
-        row.block, row.amount = verdict.settled.block, verdict.settled.amount
+    for column, value in outcome_of(verdict).items():
+        setattr(row, column, value)
 
 
-def facts_about(session: Session, rows: Collection[ReceiptRow], grace: int) -> Facts:
-    """The facts that these receipts rest on, in four queries. `grace` is the vault's, seconds."""
-    jobs = {row.job_id for row in rows}
-    signers = {row.signer for row in rows}
+def outcome_of(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as the columns of a receipt's row have it."""
+    settled = verdict.settled
+    return {
+        "status": verdict.status,
+        "reason": verdict.reason,
+        "transaction": settled.transaction if settled else None,
+        "block": settled.block if settled else None,
+        "amount": settled.amount if settled else 0,
+    }
+
+
+def facts_about(
+    session: Session, receipts: Collection[tuple[bytes, str, bytes]], grace: int
+) -> Facts:
+    """The facts that receipts rest on, in four queries; each is given by job, signer and digest.
+
+    `grace` is the vault's, in seconds.
+    """
+    jobs = {job for job, _, _ in receipts}
     return Facts(
-        jobs={
-            row.job_id: _job_fact(row, grace)
-            for row in session.scalars(select(JobRow).where(JobRow.job_id.in_(jobs)))
-        },
-        enclaves={
-            row.enclave_key: EnclaveFact(row.node_id, row.expiry, row.revoked, bool(allowed))
-            for row, allowed in session.execute(
-                select(EnclaveRow, MeasurementRow.allowed)
-                .outerjoin(MeasurementRow, MeasurementRow.measurement == EnclaveRow.measurement)
-                .where(EnclaveRow.enclave_key.in_(signers), EnclaveRow.node_id != 0)
-            )
-        },
-        settled=_settled_facts(session, {row.digest for row in rows}),
+        jobs=job_facts(session, jobs, grace),
+        enclaves=enclave_facts(session, {signer for _, signer, _ in receipts}),
+        settled=_settled_facts(session, {digest for _, _, digest in receipts}),
         voided=frozenset(
             session.scalars(
                 select(JobEventRow.job_id).where(
@@ -147,10 +155,10 @@ def best(rows: Iterable[ReceiptRow]) -> ReceiptRow | None:
     return min(rows, key=lambda row: _BEST_FIRST.index(Status(row.status)), default=None)
 
 
-def job_fact(session: Session, job_id: bytes, grace: int) -> JobFact | None:
-    """What the finalized chain says about a job; `grace` is the vault's, in seconds."""
-    row = session.get(JobRow, job_id)
-    return None if row is None else _job_fact(row, grace)
+def job_facts(session: Session, jobs: Collection[bytes], grace: int) -> dict[bytes, JobFact]:
+    """What the finalized chain says about jobs; `grace` is the vault's, in seconds."""
+    query = select(JobRow).where(JobRow.job_id.in_(jobs))
+    return {row.job_id: _job_fact(row, grace) for row in session.scalars(query)}
 
 
 def _job_fact(row: JobRow, grace: int) -> JobFact:
@@ -179,18 +187,17 @@ def is_voided(session: Session, job_id: bytes) -> bool:
     return session.scalars(query).first() is not None
 
 
-def enclave_fact(session: Session, enclave_key: str) -> EnclaveFact | None:
-    """What the finalized chain says about an enclave key."""
-    row = session.get(EnclaveRow, enclave_key)
-    if row is None or row.node_id == 0:
-        return None
-    measurement = session.get(MeasurementRow, row.measurement)
-    return EnclaveFact(
-        node_id=row.node_id,
-        expiry=row.expiry,
-        revoked=row.revoked,
-        measurement_allowed=measurement is not None and measurement.allowed,
+def enclave_facts(session: Session, keys: Collection[str]) -> dict[str, EnclaveFact]:
+    """What the finalized chain says about enclave keys."""
+    query = (
+        select(EnclaveRow, MeasurementRow.allowed)
+        .outerjoin(MeasurementRow, MeasurementRow.measurement == EnclaveRow.measurement)
+        .where(EnclaveRow.enclave_key.in_(keys), EnclaveRow.node_id != 0)
     )
+    return {
+        row.enclave_key: EnclaveFact(row.node_id, row.expiry, row.revoked, bool(allowed))
+        for row, allowed in session.execute(query)
+    }
 
 
 def chain_time(session: Session) -> int:

@@ -7,14 +7,12 @@ Source: EIP-712.
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
-from eth_abi import encode
+from coincurve import PublicKey
 from eth_account import Account
-from eth_keys import keys
-from eth_keys.exceptions import BadSignature, ValidationError
-from eth_utils import keccak
+from eth_utils import keccak, to_checksum_address
 
 from settlement.errors import InvalidSignature
 from settlement.models import (
@@ -127,18 +125,14 @@ class Domain:
 @cache
 def _domain_separator(domain: Domain) -> bytes:
     fields = ",".join(f"{kind} {name}" for kind, name in DOMAIN_TYPE)
-    return keccak(
-        encode(
-            ["bytes32", "bytes32", "bytes32", "uint256", "address"],
-            [
-                keccak(text=f"EIP712Domain({fields})"),
-                keccak(text=domain.name),
-                keccak(text=domain.version),
-                domain.chain_id,
-                domain.verifying_contract,
-            ],
-        )
-    )
+    words = [
+        keccak(text=f"EIP712Domain({fields})"),
+        keccak(text=domain.name),
+        keccak(text=domain.version),
+        _word("uint256", domain.chain_id),
+        _word("address", domain.verifying_contract),
+    ]
+    return keccak(b"".join(words))
 
 
 def vault_domain(chain_id: int, vault: str) -> Domain:
@@ -182,9 +176,32 @@ def type_hash(primary: str) -> bytes:
 
 
 def hash_struct(primary: str, values: list[Any]) -> bytes:
-    """EIP-712 `hashStruct`. `values` follow `TYPES`; nested structs are given as their hash."""
-    kinds = ["bytes32" if kind.removesuffix("[]") in TYPES else kind for kind, _ in TYPES[primary]]
-    return keccak(encode(["bytes32", *kinds], [type_hash(primary), *values]))
+    """EIP-712 `hashStruct`. `values` follow `TYPES`; nested structs are given as their hash.
+
+    Raises:
+        ValueError, OverflowError: when a value is not of its type.
+    """
+    words = [_word(kind, value) for (kind, _), value in zip(TYPES[primary], values, strict=True)]
+    return keccak(type_hash(primary) + b"".join(words))
+
+
+def _word(kind: str, value: Any) -> bytes:
+    """One value as EIP-712's `encodeData` has it: 32 bytes, whatever its type.
+
+    It is not left to an ABI encoder because it is asked for with every receipt that comes in.
+    """
+    if kind.startswith("uint"):
+        width = int(kind.removeprefix("uint")) // 8
+        return bytes(32 - width) + int.to_bytes(value, width, "big")
+    if kind == "bool":
+        return int.to_bytes(value is True, 32, "big")
+    if kind == "address":
+        word = bytes(12) + bytes.fromhex(value.removeprefix("0x"))
+    else:  # bytes32, or the hash of a struct or of an array of structs
+        word = bytes(value)
+    if len(word) != 32:
+        raise ValueError(f"{value!r} is no {kind}")
+    return word
 
 
 def _digest(domain: Domain, struct_hash: bytes) -> bytes:
@@ -309,11 +326,18 @@ def recover_signer(digest: bytes, signature: bytes) -> str:
         raise InvalidSignature("a signature is 65 bytes r, s, v with v 27 or 28")
     if int.from_bytes(signature[32:64], "big") > _HALF_ORDER:
         raise InvalidSignature("the signature's s is in the upper half of the curve order")
+    compact = signature[:64] + bytes([signature[64] - 27])
     try:
-        raw = keys.Signature(signature[:64] + bytes([signature[64] - 27]))
-        return raw.recover_public_key_from_msg_hash(digest).to_checksum_address()
-    except (BadSignature, ValidationError) as error:
+        key = PublicKey.from_signature_and_message(compact, digest, hasher=None)
+    except ValueError as error:
         raise InvalidSignature("the signature does not recover to any key") from error
+    return _checksummed(keccak(key.format(compressed=False)[1:])[12:])
+
+
+@lru_cache(maxsize=4096)
+def _checksummed(address: bytes) -> str:
+    """An address in its EIP-55 form: a keccak more, where one enclave signs many receipts."""
+    return str(to_checksum_address(address))
 
 
 _HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0

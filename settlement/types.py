@@ -20,7 +20,7 @@ from pydantic import (
 ZERO_ADDRESS = "0x0000000000000000000000000000000000000000"
 ZERO_BYTES32 = bytes(32)
 
-_HEX_DATA = re.compile(r"0x([0-9a-fA-F]{2})*")
+_HEX_DATA = re.compile(r"0x[0-9a-fA-F]*")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 
 
@@ -32,7 +32,7 @@ def parse_bytes(value: Any) -> bytes:
     """
     if isinstance(value, (bytes, bytearray)):
         return bytes(value)
-    if isinstance(value, str) and _HEX_DATA.fullmatch(value):
+    if isinstance(value, str) and len(value) % 2 == 0 and _HEX_DATA.fullmatch(value):
         return bytes.fromhex(value[2:])
     raise ValueError("expected bytes or a 0x-prefixed hex string")
 

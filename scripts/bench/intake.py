@@ -195,14 +195,15 @@ def oracle(folder: Path, url: str) -> Iterator[Oracle]:
         )
     try:
         with OracleClient(f"http://127.0.0.1:{port}") as client:
-            _wait_for(client, process)
+            wait_until_served(client, process)
         yield Oracle(port, psutil.Process(process.pid), url)
     finally:
         process.kill()
         process.wait()
 
 
-def _wait_for(client: OracleClient, process: "subprocess.Popen[bytes]") -> None:
+def wait_until_served(client: OracleClient, process: "subprocess.Popen[bytes]") -> None:
+    """Until an oracle process answers. Raises RuntimeError when it ends."""
     while process.poll() is None:
         try:
             client.health()

@@ -25,7 +25,7 @@ from unit.oracle.bench import (
     signed,
     terms,
 )
-from unit.oracle.ledger import START
+from unit.oracle.ledger import FINALITY, START
 
 from oracle.errors import AuthorizationLate, JobUnknown, NodeUnknown, ReceiptUnknown
 from oracle.intake import Intake
@@ -52,6 +52,15 @@ def test_a_receipt_for_an_unseen_job_waits_and_is_accepted_once_the_job_is_final
     assert bench.intake.submit_receipt(it).reason == "JobUnseen"
     bench.open(terms())
     assert bench.intake.receipt(digest_of(it.receipt)).status is Status.ACCEPTED
+
+
+@pytest.mark.parametrize("clock", [0, 2**62], ids=["at the epoch", "far ahead"])
+def test_receipts_are_judged_by_the_chains_clock_whatever_this_machines_says(
+    bench: Bench, clock: int
+) -> None:
+    bench.open(terms())
+    intake = Intake(bench.store, DEPLOYMENT, lambda: clock)
+    assert intake.submit_receipt(signed(terms(), 5)).status is Status.ACCEPTED
 
 
 def test_the_same_receipt_again_gets_the_same_answer_and_one_row(bench: Bench) -> None:
@@ -185,8 +194,12 @@ def test_cancelling_shortens_how_long_receipts_are_paid(bench: Bench) -> None:
     assert (job.state, job.payable_until) == (JobState.CANCELLING, until)
     assert until < terms().deadline
     bench.ledger.mine(seconds=until - bench.ledger.time)
+    for _ in range(FINALITY):
+        bench.ledger.mine()
+    bench.watch()  # the newest final block is that of the last second
     assert bench.intake.submit_receipt(in_time).status is Status.ACCEPTED
     bench.ledger.mine()
+    bench.watch()
     status = bench.intake.submit_receipt(late)
     assert (status.status, status.reason) == (Status.REJECTED, "TooLate")
     assert [(t.event, t.amount) for t in job.transactions] == [

@@ -306,6 +306,7 @@ def test_an_escrow_for_a_suspended_node_waits_until_its_authorization_runs_out(
     waiting = bench.intake.escrow(key_of(job))
     assert (waiting.status, waiting.reason) == (Status.ACCEPTED, "VAULT_NODE_IS_NOT_ACTIVE")
     bench.ledger.mine(seconds=DAY)
+    bench.finalize()
     bench.relayer.tick()
     late = bench.intake.escrow(key_of(job))
     assert (late.status, late.reason) == (Status.REJECTED, "AuthorizationLate")

@@ -24,7 +24,7 @@ from oracle.upkeep import Retried, Unfinished, retry, unfinished
 
 
 def again(bench: Bench, digest: bytes) -> tuple[Retried, ...]:
-    return retry(bench.store, DEPLOYMENT, digest, bench.now)
+    return retry(bench.store, DEPLOYMENT, digest)
 
 
 def test_a_receipt_that_the_vault_refused_for_good_is_judged_by_the_facts(bench: Bench) -> None:
