@@ -187,7 +187,8 @@ def hash_struct(primary: str, values: list[Any]) -> bytes:
     return keccak(encode(["bytes32", *kinds], [type_hash(primary), *values]))
 
 
-def _digest(domain: Domain, struct_hash: bytes) -> bytes:
+def typed_digest(domain: Domain, struct_hash: bytes) -> bytes:
+    """What is signed: the EIP-712 digest of a struct's hash in a domain."""
     return keccak(b"\x19\x01" + domain.separator + struct_hash)
 
 
@@ -206,12 +207,12 @@ def struct_hash(model: Frozen) -> bytes:
 
 def intent_digest(model: OpenJobs | Sponsorship | Withdrawal | Deposit, vault: Domain) -> bytes:
     """What a payer or payee signs in the vault's domain; of a deposit, the EIP-3009 nonce."""
-    return _digest(vault, struct_hash(model))
+    return typed_digest(vault, struct_hash(model))
 
 
 def assignment_digest(assignment: Assignment, vault: Domain) -> bytes:
     """What each committee member signs to assign a job."""
-    return _digest(vault, struct_hash(assignment))
+    return typed_digest(vault, struct_hash(assignment))
 
 
 def _values(model: Frozen) -> list[Any]:
@@ -225,22 +226,22 @@ def work_digest(work: Work) -> bytes:
 
 def job_id(terms: JobTerms, vault: Domain) -> bytes:
     """The job id: the EIP-712 digest of the terms in the vault's domain."""
-    return _digest(vault, struct_hash(terms))
+    return typed_digest(vault, struct_hash(terms))
 
 
 def receipt_digest(receipt: Receipt, vault: Domain) -> bytes:
     """What the enclave key signs."""
-    return _digest(vault, struct_hash(receipt))
+    return typed_digest(vault, struct_hash(receipt))
 
 
 def registration_digest(registration: EnclaveRegistration, registry: Domain) -> bytes:
     """What each committee member signs."""
-    return _digest(registry, struct_hash(registration))
+    return typed_digest(registry, struct_hash(registration))
 
 
 def verdict_digest(verdict: PlatformVerdict, registry: Domain) -> bytes:
     """What each committee member signs about a platform."""
-    return _digest(registry, struct_hash(verdict))
+    return typed_digest(registry, struct_hash(verdict))
 
 
 def receive_authorization_digest(
@@ -255,7 +256,7 @@ def receive_authorization_digest(
 ) -> bytes:
     """EIP-3009 `ReceiveWithAuthorization`: what the payer signs to escrow `value` base units."""
     values = [payer, to, value, valid_after, valid_before, nonce]
-    return _digest(usdc, hash_struct("ReceiveWithAuthorization", values))
+    return typed_digest(usdc, hash_struct("ReceiveWithAuthorization", values))
 
 
 def typed_data(domain: Domain, primary: str, message: dict[str, Any]) -> dict[str, Any]:
