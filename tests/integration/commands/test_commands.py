@@ -1,7 +1,10 @@
 """What `rapha` does to a real chain, and how it says no."""
 
 import json
+import os
 import shlex
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +23,7 @@ from integration.commands.scene import Shell, failure, job_hex
 from oracle.intake import Intake
 from oracle.messages import EscrowRequest, EscrowStatus
 from oracle.store.database import Store
-from scripts.chain import free_port
+from scripts.chain import ROOT, free_port
 from settlement.contracts import JobState
 from settlement.models import SignedReceipt
 from settlement.types import to_hex
@@ -345,3 +348,23 @@ def test_unfinished_job_is_watched_no_longer_than_asked(shell: Shell) -> None:
 def test_unknown_job_is_a_no(shell: Shell) -> None:
     result = shell.run("job", "show", shell.terms(), "--json")
     assert (result.exit_code, json.loads(result.stdout)["state"]) == (1, "UNKNOWN")
+
+
+def test_account_of_apes_signs_and_sends(shell: Shell) -> None:
+    # ape keeps its connection for the life of a process, so it gets one of its own
+    payer = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
+    chain = shell.chain
+    chain.deployer.transact(chain.deployer.usdc.functions.mint(payer, BUDGET))
+    terms = shell.terms(payer=payer)
+    command = [sys.executable, "-m", "oracle.commands.rapha", "job", "submit", str(terms), "--json"]
+    done = subprocess.run(
+        [*command, "--ape", "TEST::0", "--rpc", shell.rpc, "--deployment", str(shell.record)],
+        cwd=ROOT,
+        env={**os.environ, "HOME": str(shell.folder), "APE_DATA_FOLDER": str(shell.folder / "ape")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert shell.told("job", "show", terms)["funded"] == BUDGET
