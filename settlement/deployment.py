@@ -15,9 +15,9 @@ REAL_CHAINS = frozenset({1, 137, 80002})
 class Deployment(Frozen):
     """The record that deploying writes and every process reads.
 
-    `block` is the block of the first contract's creation: logs are read from there. `grace_period`
-    is seconds after a job's deadline in which finished work is still paid, `challenge_window` those
-    that fresh earnings wait at least before they can be distributed.
+    `block` is one before which none of its contracts existed: logs are read from there.
+    `grace_period` is seconds after a job's deadline in which finished work is still paid,
+    `challenge_window` those that fresh earnings wait at least before they can be distributed.
     """
 
     chain_id: int = Field(gt=0)
