@@ -27,6 +27,7 @@ from settlement.digests import (
 )
 from settlement.eip712 import (
     Domain,
+    deployment_domain,
     enclave_registry_domain,
     encode_type,
     hash_struct,
@@ -128,6 +129,7 @@ def make() -> dict[str, Any]:
             for make_domain, name in (
                 (vault_domain, "vault"),
                 (enclave_registry_domain, "enclave registry"),
+                (deployment_domain, "vault"),
                 (usdc_domain, "usdc"),
             )
             for chain in CHAINS
@@ -141,10 +143,20 @@ def make() -> dict[str, Any]:
             for primary in (
                 *("JobTerms", "OpenJobs", "Sponsorship", "Assignment", "Deposit", "Withdrawal"),
                 *("Receipt", "EnclaveRegistration", "PlatformVerdict"),
-                *("Permit", "ReceiveWithAuthorization"),
+                *("DeploymentRecord", "Permit", "ReceiveWithAuthorization"),
             )
         ],
-        "typedData": [*_models(vault, registry), *_usdc(usdc, vault)],
+        "typedData": [
+            *_models(vault, registry),
+            _case(
+                "DeploymentRecord",
+                deployment_domain(chain_id, address("vault")),
+                {"digest": to_hex(word("record"))},
+                hash_struct("DeploymentRecord", [word("record")]),
+                "a deployer vouches for its record",
+            ),
+            *_usdc(usdc, vault),
+        ],
         "works": [
             {"message": message_of(each.work), "digest": to_hex(work_digest(each.work))}
             for each in (terms(), EXTREME_TERMS)

@@ -91,6 +91,7 @@ TYPES: dict[str, list[tuple[str, str]]] = {
         ("uint64", "expiry"),
         ("uint64", "epoch"),
     ],
+    "DeploymentRecord": [("bytes32", "digest")],
     "Permit": [
         ("address", "owner"),
         ("address", "spender"),
@@ -149,6 +150,11 @@ def vault_domain(chain_id: int, vault: str) -> Domain:
 def enclave_registry_domain(chain_id: int, registry: str) -> Domain:
     """The domain of committee registrations."""
     return Domain("RaphaEnclaveRegistry", "1", chain_id, registry)
+
+
+def deployment_domain(chain_id: int, vault: str) -> Domain:
+    """The domain of a deployment's signed record."""
+    return Domain("RaphaDeployment", "1", chain_id, vault)
 
 
 def usdc_domain(chain_id: int, usdc: str) -> Domain:

@@ -65,6 +65,7 @@ const parts: { [part in keyof Vectors]: () => void | Promise<void> } = {
     const known = {
       RaphaClearingVault: digests.vaultDomain,
       RaphaEnclaveRegistry: digests.enclaveRegistryDomain,
+      RaphaDeployment: digests.deploymentDomain,
       "USD Coin": digests.usdcDomain,
     };
     for (const { separator, ...fields } of vectors.domains) {

@@ -119,6 +119,7 @@ export const TYPES = {
       { name: "epoch", type: "uint64" },
     ],
   },
+  DeploymentRecord: { DeploymentRecord: [{ name: "digest", type: "bytes32" }] },
   Permit: {
     Permit: [
       { name: "owner", type: "address" },
@@ -167,6 +168,14 @@ export const enclaveRegistryDomain = (chainId: bigint, registry: Address): Domai
   version: "1",
   chainId,
   verifyingContract: registry,
+});
+
+/** The domain of a deployment's signed record. */
+export const deploymentDomain = (chainId: bigint, vault: Address): Domain => ({
+  name: "RaphaDeployment",
+  version: "1",
+  chainId,
+  verifyingContract: vault,
 });
 
 /** The domain of native USDC (Circle's FiatToken v2.2). */
