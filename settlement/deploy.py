@@ -229,6 +229,23 @@ def plan(
     return Plan(chain_id, token, salt, parameters, tuple(contracts))
 
 
+def plan_committee(chain_id: int, members: Sequence[Any], threshold: int) -> tuple[Planned, bytes]:
+    """A committee's contract alone, for a deployment that gets another, and its salt.
+
+    Raises:
+        InvalidInput: for members and a threshold that make no committee.
+        KnownKeyRefused: on a real chain, for a member whose key is public.
+    """
+    for member in members:
+        if isinstance(member, str):
+            refuse_known_key(member, chain_id)
+    contract, arguments = creation(members, threshold)
+    encoded = encode_arguments(contract, arguments)
+    code = artifact(contract).bytecode + encoded
+    salt = salt_of(release())
+    return Planned(contract, create2_address(salt, code), encoded, code), salt
+
+
 def encode_arguments(contract: str, arguments: Sequence[Any]) -> bytes:
     """A constructor's arguments in ABI encoding, as explorers ask for them."""
     constructors = [each for each in artifact(contract).abi if each["type"] == "constructor"]

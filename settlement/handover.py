@@ -147,6 +147,18 @@ def plan_handover(w3: Web3, deployment: Deployment, to: Governance) -> Operation
     return Operation(tuple(targets), tuple(payloads), bytes(salt), delay)
 
 
+def plan_committee_change(w3: Web3, deployment: Deployment, committee: str) -> Operation:
+    """The operation by which the enclave registry asks another committee's contract."""
+    enclaves = Settlement(w3, deployment).enclaves
+    place = to_checksum_address(committee)
+    payload = bytes(HexBytes(enclaves.encode_abi("set_committee", [place])))
+    delay = int(timelock_of(w3, deployment).functions.get_minimum_delay().call())
+    # the epoch sets a second change to the same committee apart from the first
+    epoch = int(enclaves.functions.epoch().call())
+    salt = bytes(Web3.keccak(text=f"rapha committee {epoch} {place}"))
+    return Operation((enclaves.address,), (payload,), salt, delay)
+
+
 def prove(w3: Web3, deployment: Deployment, to: Governance) -> tuple[Check, ...]:
     """Whether `to` governs, and nobody else can do anything."""
     settlement = Settlement(w3, deployment)
