@@ -8,7 +8,6 @@ from eth_abi.exceptions import DecodingError
 from eth_utils import keccak, to_checksum_address
 from hexbytes import HexBytes
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
-from web3 import HTTPProvider, Web3
 from web3.contract.contract import ContractFunction
 from web3.exceptions import (
     BadFunctionCallOutput,
@@ -53,6 +52,7 @@ from oracle.facts import (
 from settlement import events
 from settlement.client import Settlement
 from settlement.committee import read_committee
+from settlement.connection import connect
 from settlement.contracts import Claim, Outcome, WrongChain
 from settlement.deployment import Deployment
 from settlement.errors import RaphaError
@@ -122,13 +122,8 @@ class RpcChain:
         timeout: float = TIMEOUT,
     ) -> None:
         """`timeout` is seconds for one request, of which a read makes up to `attempts`."""
-        provider = HTTPProvider(
-            rpc_url,
-            request_kwargs={"timeout": timeout},
-            exception_retry_configuration=None,
-        )
         self.attempts = attempts
-        self._w3 = Web3(provider)
+        self._w3 = connect(rpc_url, timeout=timeout)
         self._deployment = deployment
         self._settlement = Settlement(self._w3, deployment)
 

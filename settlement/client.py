@@ -1,6 +1,7 @@
 """A client of the contracts: reads, and transacts as its signer."""
 
 from collections.abc import Sequence
+from copy import copy
 from functools import cached_property
 from typing import Any, cast
 
@@ -62,6 +63,17 @@ class Settlement:
         self.w3 = w3
         self.deployment = deployment
         self._signer = signer
+
+    @property
+    def signer(self) -> Signer | None:
+        """Who writes, if anybody does."""
+        return self._signer
+
+    def on_behalf_of(self, signer: Signer | None) -> "Settlement":
+        """The same contracts and connection, for another signer."""
+        other = copy(self)
+        other._signer = signer
+        return other
 
     @cached_property
     def vault(self) -> Contract:

@@ -79,6 +79,7 @@ class Artifact:
     abi: list[dict[str, Any]]
     bytecode: bytes
     testing_only: bool
+    compiler: str
 
 
 @cache
@@ -86,7 +87,11 @@ def artifact(contract: str) -> Artifact:
     """The shipped ABI and creation bytecode of a contract."""
     data = json.loads((files("settlement") / "artifacts" / f"{contract}.json").read_text())
     return Artifact(
-        contract, data["abi"], bytes.fromhex(data["bytecode"][2:]), data["testing_only"]
+        contract,
+        data["abi"],
+        bytes.fromhex(data["bytecode"][2:]),
+        data["testing_only"],
+        data["compiler"],
     )
 
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
+from pydantic_core import from_json
 
 from settlement.eip712 import Domain, enclave_registry_domain, usdc_domain, vault_domain
 from settlement.errors import InvalidInput
@@ -15,9 +16,9 @@ REAL_CHAINS = frozenset({1, 137, 80002})
 class Deployment(Frozen):
     """The record that deploying writes and every process reads.
 
-    `block` is the block of the first contract's creation: logs are read from there. `grace_period`
-    is seconds after a job's deadline in which finished work is still paid, `challenge_window` those
-    that fresh earnings wait at least before they can be distributed.
+    `block` is one before which none of its contracts existed: logs are read from there.
+    `grace_period` is seconds after a job's deadline in which finished work is still paid,
+    `challenge_window` those that fresh earnings wait at least before they can be distributed.
     """
 
     chain_id: int = Field(gt=0)
@@ -47,12 +48,14 @@ class Deployment(Frozen):
 
 
 def load_deployment(path: Path) -> Deployment:
-    """Read a deployment record.
+    """Read a deployment record, the short one or the signed one (`settlement.record`).
 
     Raises:
         InvalidInput: when the file is missing or is not such a record.
     """
     try:
-        return Deployment.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
+        content = from_json(path.read_bytes())
+        signed = isinstance(content, dict) and "deployment" in content
+        return Deployment.model_validate(content["deployment"] if signed else content)
+    except (OSError, ValueError) as error:
         raise InvalidInput(f"{path} is not a deployment record: {error}") from error

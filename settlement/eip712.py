@@ -89,6 +89,7 @@ TYPES: dict[str, list[tuple[str, str]]] = {
         ("uint64", "expiry"),
         ("uint64", "epoch"),
     ],
+    "DeploymentRecord": [("bytes32", "digest")],
     "Permit": [
         ("address", "owner"),
         ("address", "spender"),
@@ -143,6 +144,11 @@ def vault_domain(chain_id: int, vault: str) -> Domain:
 def enclave_registry_domain(chain_id: int, registry: str) -> Domain:
     """The domain of committee registrations."""
     return Domain("RaphaEnclaveRegistry", "1", chain_id, registry)
+
+
+def deployment_domain(chain_id: int, vault: str) -> Domain:
+    """The domain of a deployment's signed record."""
+    return Domain("RaphaDeployment", "1", chain_id, vault)
 
 
 def usdc_domain(chain_id: int, usdc: str) -> Domain:
@@ -204,7 +210,8 @@ def _word(kind: str, value: Any) -> bytes:
     return word
 
 
-def _digest(domain: Domain, struct_hash: bytes) -> bytes:
+def typed_digest(domain: Domain, struct_hash: bytes) -> bytes:
+    """What is signed: the EIP-712 digest of a struct's hash in a domain."""
     return keccak(b"\x19\x01" + domain.separator + struct_hash)
 
 
@@ -223,12 +230,12 @@ def struct_hash(model: Frozen) -> bytes:
 
 def intent_digest(model: OpenJobs | Sponsorship | Withdrawal | Deposit, vault: Domain) -> bytes:
     """What a payer or payee signs in the vault's domain; of a deposit, the EIP-3009 nonce."""
-    return _digest(vault, struct_hash(model))
+    return typed_digest(vault, struct_hash(model))
 
 
 def assignment_digest(assignment: Assignment, vault: Domain) -> bytes:
     """What each committee member signs to assign a job."""
-    return _digest(vault, struct_hash(assignment))
+    return typed_digest(vault, struct_hash(assignment))
 
 
 def _values(model: Frozen) -> list[Any]:
@@ -242,22 +249,22 @@ def work_digest(work: Work) -> bytes:
 
 def job_id(terms: JobTerms, vault: Domain) -> bytes:
     """The job id: the EIP-712 digest of the terms in the vault's domain."""
-    return _digest(vault, struct_hash(terms))
+    return typed_digest(vault, struct_hash(terms))
 
 
 def receipt_digest(receipt: Receipt, vault: Domain) -> bytes:
     """What the enclave key signs."""
-    return _digest(vault, struct_hash(receipt))
+    return typed_digest(vault, struct_hash(receipt))
 
 
 def registration_digest(registration: EnclaveRegistration, registry: Domain) -> bytes:
     """What each committee member signs."""
-    return _digest(registry, struct_hash(registration))
+    return typed_digest(registry, struct_hash(registration))
 
 
 def verdict_digest(verdict: PlatformVerdict, registry: Domain) -> bytes:
     """What each committee member signs about a platform."""
-    return _digest(registry, struct_hash(verdict))
+    return typed_digest(registry, struct_hash(verdict))
 
 
 def receive_authorization_digest(
@@ -272,7 +279,7 @@ def receive_authorization_digest(
 ) -> bytes:
     """EIP-3009 `ReceiveWithAuthorization`: what the payer signs to escrow `value` base units."""
     values = [payer, to, value, valid_after, valid_before, nonce]
-    return _digest(usdc, hash_struct("ReceiveWithAuthorization", values))
+    return typed_digest(usdc, hash_struct("ReceiveWithAuthorization", values))
 
 
 def typed_data(domain: Domain, primary: str, message: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from web3.types import TxParams
 
 from settlement.deployment import REAL_CHAINS
 from settlement.errors import RaphaError
+from settlement.networks import min_tip
 
 KNOWN_ACCOUNTS = frozenset(
     {
@@ -83,7 +84,7 @@ class LocalSigner:
         """
         refuse_known_key(self.address, w3.eth.chain_id)
         fees = w3.eth.fee_history(1, "latest", [50])
-        tip = max(int(fees["reward"][0][0]), w3.eth.max_priority_fee)
+        tip = max(int(fees["reward"][0][0]), w3.eth.max_priority_fee, min_tip(w3.eth.chain_id))
         filled: TxParams = {
             **transaction,
             "from": to_checksum_address(self.address),

@@ -5,19 +5,16 @@ from typing import Annotated
 
 import typer
 from sqlalchemy.exc import ArgumentError
-from web3 import HTTPProvider, Web3
 
 from oracle.commands.failures import UNTOLD, ending
 from oracle.config import OracleSettings
 from oracle.reconcile import reconcile
 from oracle.store.database import Store
 from settlement.amounts import format_usdc
+from settlement.connection import connect
 from settlement.deployment import load_deployment
 from settlement.errors import InvalidInput
 from settlement.reconcile import Reconciliation, load_bundles, load_counts
-
-TIMEOUT = 30
-"""Seconds that the endpoint has for one request."""
 
 RpcUrl = Annotated[
     str, typer.Option("--rpc", envvar="RAPHA_RPC_URL", help="Any JSON-RPC endpoint of the chain.")
@@ -89,9 +86,7 @@ def _compare(
 ) -> None:
     record = load_deployment(deployment)
     bundles, counts = load_bundles(receipts), load_counts(loader)
-    w3 = Web3(
-        HTTPProvider(rpc, request_kwargs={"timeout": TIMEOUT}, exception_retry_configuration=None)
-    )
+    w3 = connect(rpc)
     store = _open(database) if database else None
     try:
         found = reconcile(w3, record, store=store, bundles=bundles, counts=counts, block=block)

@@ -31,7 +31,7 @@ from settlement.committee import (
     read_committee,
 )
 from settlement.contracts import TransactionFailed, artifact
-from settlement.deploy import create
+from settlement.deploy import create_for_tests
 from settlement.eip712 import sign_digest
 from settlement.signer import LocalSigner
 
@@ -72,7 +72,7 @@ def measure_committees(
 
 
 def _measure(w3: Web3, scheme: str, contract: str, arguments: tuple[Any, ...]) -> dict[str, int]:
-    place, created = create(w3, LocalSigner(account("relayer")), contract, arguments)
+    place, created = create_for_tests(w3, LocalSigner(account("relayer")), contract, arguments)
     committee = read_committee(w3, place)
     members = committee.ids
     quorum = (

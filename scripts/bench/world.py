@@ -17,9 +17,16 @@ from web3.types import RPCEndpoint, TxReceipt
 from scripts.bench.trace import Call, Trace, read_trace
 from scripts.chain import rpc
 from settlement.client import Settlement
+from settlement.committee import creation
 from settlement.contracts import MAX_BATCH, Claim, TransactionFailed, order
 from settlement.dcap import INTEL, QuoteParts, Trust
-from settlement.deploy import DeploymentParameters, deploy, deploy_test_usdc
+from settlement.deploy import (
+    DeploymentParameters,
+    create_address,
+    create_for_tests,
+    deploy_test_usdc,
+)
+from settlement.deployment import Deployment
 from settlement.eip712 import (
     assignment_digest,
     job_id,
@@ -73,6 +80,65 @@ def address(name: str) -> str:
     return str(account(name).address)
 
 
+def deploy_by_nonce(
+    w3: Web3, signer: LocalSigner, usdc: str, parameters: DeploymentParameters
+) -> Deployment:
+    """The contracts of `settlement.deploy.deploy`, at addresses that a changed contract keeps.
+
+    By CREATE2 each change of code would change addresses, with them the zero bytes in calldata, and
+    so the gas of operations that it has nothing to do with.
+    """
+
+    def create(contract: str, *arguments: Any) -> str:
+        return create_for_tests(w3, signer, contract, arguments)[0]
+
+    block = w3.eth.block_number
+    proposers = list(parameters.proposers)
+    timelock = create("RaphaTimelock", parameters.timelock_delay, proposers, proposers)
+    certificates = create("PckCertificates")
+    kind, members = creation(parameters.committee, parameters.threshold)
+    enclaves = create(
+        "EnclaveRegistry",
+        timelock,
+        parameters.guardian,
+        create(kind, *members),
+        list(parameters.measurements),
+        parameters.trust.abi_value(certificates),
+    )
+    nonce = w3.eth.get_transaction_count(to_checksum_address(signer.address))
+    nodes = create(
+        "RaphaNodeRegistry",
+        timelock,
+        parameters.guardian,
+        parameters.registrar,
+        parameters.protocol,
+        create_address(signer.address, nonce + 1),
+    )
+    vault = create(
+        "RaphaClearingVault",
+        usdc,
+        nodes,
+        enclaves,
+        timelock,
+        parameters.guardian,
+        parameters.arbiter,
+        parameters.grace_period,
+        parameters.challenge_window,
+        parameters.arbitration_period,
+    )
+    return Deployment(
+        chain_id=w3.eth.chain_id,
+        block=block,
+        vault=vault,
+        node_registry=nodes,
+        enclave_registry=enclaves,
+        timelock=timelock,
+        usdc=usdc,
+        grace_period=parameters.grace_period,
+        challenge_window=parameters.challenge_window,
+    )
+
+
 @dataclass(frozen=True)
 class Roles:
     """Who shares what a node earns; the onboarder and the protocol are the same for all."""
@@ -96,7 +162,7 @@ class World:
         rpc(w3, "anvil_autoImpersonateAccount", True)
         rpc(w3, "anvil_setBalance", address("relayer"), hex(10**24))
         relayer = LocalSigner(account("relayer"))
-        self.deployment = deploy(
+        self.deployment = deploy_by_nonce(
             w3,
             relayer,
             deploy_test_usdc(w3, relayer),

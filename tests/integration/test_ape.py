@@ -7,10 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from rehearsal import parameters as rehearsed
+from rehearsal import rehearsal, signer
 
 from scripts.chain import ROOT, anvil_binary
+from scripts.deploy import run
 from settlement.contracts import artifact
 from settlement.deployment import Deployment
+from settlement.networks import POLYGON
 
 pytestmark = pytest.mark.xdist_group("anvil")
 
@@ -20,6 +24,7 @@ SHIPPED = (
     "EnclaveRegistry",
     "PckCertificates",
     "RaphaTimelock",
+    "RaphaLauncher",
 )
 
 
@@ -86,11 +91,24 @@ def test_ape_run_deploy_writes_a_record(
     ape(
         environment,
         *("run", "deploy", "--network", "ethereum:local:foundry", "--account", "TEST::0"),
-        *("--parameters", str(parameters), "--output", str(record)),
+        *("--parameters", str(parameters), "--output", str(record), "--records", str(tmp_path)),
     )
     deployment = Deployment.model_validate_json(record.read_bytes())
     assert deployment.chain_id == 31337
     assert (deployment.grace_period, deployment.challenge_window) == (86_400, 0)
+
+
+def test_ape_run_verify_checks_a_deployment_on_polygons_network(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    with rehearsal(POLYGON.chain_id) as w3:
+        run(w3, signer(w3), rehearsed(), tmp_path, name="ape")
+        network = f"{POLYGON.choice}:{w3.provider.endpoint_uri}"  # type: ignore[attr-defined]
+        record = str(tmp_path / "137-ape.json")
+        told = ape(environment, "run", "verify", record, "--network", network)
+    verdicts = [line.split()[0] for line in told.splitlines() if ":" in line and line[:5].strip()]
+    assert verdicts.count("holds") == 5
+    assert "FAILS" not in verdicts
 
 
 def test_an_ape_account_signs_and_sends_for_the_sdk(

@@ -19,7 +19,7 @@ from settlement.committee import (
     read_committee,
 )
 from settlement.contracts import artifact
-from settlement.deploy import create
+from settlement.deploy import create_for_tests
 from settlement.eip712 import sign_digest
 from settlement.reverts import Revert, reverted
 from settlement.signer import LocalSigner
@@ -62,7 +62,7 @@ def refused(w3: Web3, place: str, signatures: bytes) -> Revert | None:
 
 def test_ecdsa_committee_is_created_read_and_asked(chain: Web3) -> None:
     accounts = {str(Account.from_key(key).address): key for key in KEYS}
-    place, _ = create(chain, LocalSigner(RICH), *creation(list(accounts), 2))
+    place, _ = create_for_tests(chain, LocalSigner(RICH), *creation(list(accounts), 2))
     committee = read_committee(chain, place)
     members = sorted(accounts, key=lambda address: int(address, 16))
     assert committee == EcdsaCommittee(members=tuple(members), threshold=2)
@@ -76,7 +76,7 @@ def test_ecdsa_committee_is_created_read_and_asked(chain: Web3) -> None:
 
 def test_bls_committee_is_created_read_and_asked(chain: Web3) -> None:
     proven = [signer.prove() for signer in SIGNERS]
-    place, _ = create(chain, LocalSigner(RICH), *creation(proven, 2))
+    place, _ = create_for_tests(chain, LocalSigner(RICH), *creation(proven, 2))
     committee = read_committee(chain, place)
     assert committee == BlsCommittee(members=tuple(s.public for s in SIGNERS), threshold=2)
     signatures = {s.public.id: s.sign(DIGEST, chain.eth.chain_id) for s in SIGNERS}
@@ -107,5 +107,5 @@ def test_bls_committee_is_created_read_and_asked(chain: Web3) -> None:
 def test_unproven_key_is_not_created(chain: Web3, changes: dict[str, bytes]) -> None:
     member = SIGNERS[0].prove().model_copy(update=changes)
     with pytest.raises(ContractLogicError) as caught:
-        create(chain, LocalSigner(RICH), *creation([member], 1))
+        create_for_tests(chain, LocalSigner(RICH), *creation([member], 1))
     assert reverted(caught.value).revert is Revert.COMMITTEE_KEY_IS_NOT_PROVEN

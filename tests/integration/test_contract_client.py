@@ -22,7 +22,7 @@ from settlement.contracts import (
     authorization_signer,
     terms_ref,
 )
-from settlement.deploy import DeploymentParameters, create, deploy
+from settlement.deploy import DeploymentParameters, create_for_tests, deploy
 from settlement.eip712 import assignment_digest, job_id, receipt_digest
 from settlement.errors import InvalidInput
 from settlement.events import decode_events, terms_from_event
@@ -656,7 +656,7 @@ def test_test_contracts_and_short_delays_are_refused_on_a_real_chain(chain: Chai
     try:
         signer = LocalSigner(key("deployer"))
         with pytest.raises(InvalidInput, match="is for tests"):
-            create(chain.w3, signer, "TestUSDC", [])
+            create_for_tests(chain.w3, signer, "TestUSDC", [])
         with pytest.raises(InvalidInput, match="delay on chain 137"):
             deploy(
                 chain.w3,

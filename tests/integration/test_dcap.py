@@ -18,7 +18,7 @@ from scripts.chain import quiet_chain, rpc
 from settlement.committee import creation
 from settlement.contracts import abi_value, artifact
 from settlement.dcap import INTEL, QuoteParts, Trust, split_quote
-from settlement.deploy import create
+from settlement.deploy import create_for_tests
 from settlement.eip712 import enclave_registry_domain, sign_digest, verdict_digest
 from settlement.enclave import report_data
 from settlement.models import PlatformVerdict
@@ -65,11 +65,11 @@ class Registry:
         with quiet_chain(second, hardfork=hardfork) as w3:
             signer = LocalSigner(key("deployer"))
             rpc(w3, "anvil_setBalance", signer.address, hex(10**21))
-            certificates, _ = create(w3, signer, "PckCertificates", [])
+            certificates, _ = create_for_tests(w3, signer, "PckCertificates", [])
             owner = signer.address
-            committee, _ = create(w3, signer, *creation([OPERATOR.address], 1))
+            committee, _ = create_for_tests(w3, signer, *creation([OPERATOR.address], 1))
             arguments = [owner, owner, committee, [MEASUREMENT, TD_MEASUREMENT]]
-            address, _ = create(
+            address, _ = create_for_tests(
                 w3, signer, "EnclaveRegistry", [*arguments, trust.abi_value(certificates)]
             )
             abi = artifact("EnclaveRegistry").abi
