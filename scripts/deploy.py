@@ -23,9 +23,11 @@ from settlement.deploy import (
     deploy,
     deploy_test_usdc,
     plan,
+    present,
     release,
 )
 from settlement.deployment import Deployment
+from settlement.errors import InvalidInput
 from settlement.networks import NETWORKS
 from settlement.record import FOLDER, DeploymentRecord, make_record, record_path
 from settlement.signer import ApeSigner, LocalSigner, Signer
@@ -47,10 +49,15 @@ def run(
     folder: Path,
     *,
     name: str | None = None,
+    block: int | None = None,
 ) -> DeploymentRecord:
     """Deploy, or go on deploying, and write the signed record; returns it.
 
-    What an interrupted run needs to remember is in the folder until the record is there.
+    What an interrupted run needs to remember is in the folder until the record is there. `block` is
+    needed where something is there that no file here remembers: one before it was created.
+
+    Raises:
+        InvalidInput: when it is needed and not given, or see `settlement.deploy.deploy`.
     """
     named = name or release()
     chain_id = w3.eth.chain_id
@@ -61,7 +68,15 @@ def run(
         progress = Progress.model_validate_json(unfinished.read_bytes())
     else:
         usdc = None if chain_id in NETWORKS else deploy_test_usdc(w3, signer)
-        progress = Progress(block=w3.eth.block_number, usdc=usdc, transactions={})
+        there = present(w3, plan(chain_id, parameters, usdc=usdc, name=named))
+        if there and block is None:
+            raise InvalidInput(
+                f"{', '.join(there)} of this deployment are there already, and {unfinished.name} "
+                "is not: give --block, one before the first of them was created, from an earlier "
+                "record or the explorer, so that no event is missed"
+            )
+        began = w3.eth.block_number if block is None else block
+        progress = Progress(block=began, usdc=usdc, transactions={})
         unfinished.write_text(progress.model_dump_json())
 
     def created(planned: Planned, receipt: TxReceipt | None) -> None:
@@ -138,6 +153,7 @@ def rehearse(endpoint: str, parameters: DeploymentParameters) -> tuple[Deploymen
     show_default=True,
     help="Where the signed record goes.",
 )
+@click.option("--block", type=int, help="One before the first contract, where none remembers.")
 @click.option("--dry-run", is_flag=True, help="Deploy on a fork of the network, by nobody.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record instead of its path.")
 def cli(
@@ -145,6 +161,7 @@ def cli(
     parameters: Path,
     output: Path,
     records: Path,
+    block: int | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -161,7 +178,7 @@ def cli(
             else f"{deployment.model_dump_json(indent=2)}\n{gas:,} gas; nothing was sent"
         )
         return
-    record = run(w3, ApeSigner(account), chosen, records)
+    record = run(w3, ApeSigner(account), chosen, records, block=block)
     output.write_text(record.deployment.model_dump_json(indent=2) + "\n")
     click.echo(
         json.dumps(record.deployment.model_dump(mode="json")) if as_json else f"wrote {output}"

@@ -296,6 +296,15 @@ def check_deployer(w3: Web3) -> None:
         )
 
 
+def present(w3: Web3, planned: Plan) -> list[str]:
+    """Which contracts of a plan are there already."""
+    return [
+        each.contract
+        for each in planned.contracts
+        if w3.eth.get_code(to_checksum_address(each.address))
+    ]
+
+
 def create(w3: Web3, signer: Signer, planned: Planned, salt: bytes) -> TxReceipt | None:
     """Create one contract, or None where it is there already.
 
@@ -335,9 +344,9 @@ def deploy(
 ) -> Deployment:
     """Create what is not there yet, and check that all belongs together.
 
-    `usdc` is for local chains, and None elsewhere. `block` is for going on: the block before the
-    first creation, which is the newest one otherwise. `created` is told each contract, with no
-    receipt where it was there already.
+    `usdc` is for local chains, and None elsewhere. `block` is one before the first creation; where
+    it is not given it is the newest one, or 0 where something is there already. `created` is told
+    each contract, with no receipt where it was there already.
 
     Raises:
         InvalidInput: see `plan` and `check_deployer`.
@@ -351,12 +360,13 @@ def deploy(
     refuse_known_key(to_checksum_address(signer.address), chain_id)
     check_usdc(w3, chain_id, planned.usdc)
     check_deployer(w3)
-    begun = w3.eth.block_number if block is None else block
+    if block is None:
+        block = 0 if present(w3, planned) else w3.eth.block_number
     for each in planned.contracts:
         receipt = create(w3, signer, each, planned.salt)
         if created is not None:
             created(each, receipt)
-    deployment = planned.deployment(begun)
+    deployment = planned.deployment(block)
     Settlement(w3, deployment).check()
     return deployment
 

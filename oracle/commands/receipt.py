@@ -1,6 +1,7 @@
 """`rapha receipt` and `rapha verify`: what an enclave signed, and what a bundle proves."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from oracle.commands.failures import UNTOLD, ending
 from oracle.commands.options import AsJson, offline
 from settlement.client import Settlement
 from settlement.connection import connect
-from settlement.digests import output_commitment
+from settlement.digests import canonical_json, check_nesting, output_commitment
 from settlement.eip712 import receipt_digest, recover_signer
 from settlement.errors import InvalidInput, InvalidSignature
 from settlement.reconcile import load_bundles
@@ -76,9 +77,7 @@ def verify(
     weights: Annotated[
         Path | None, typer.Option(help="The delivered weights, decrypted (safetensors).")
     ] = None,
-    metrics: Annotated[
-        Path | None, typer.Option(help="The delivered metrics, byte for byte.")
-    ] = None,
+    metrics: Annotated[Path | None, typer.Option(help="The delivered metrics (JSON).")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check every claim of a receipt bundle, offline or with any endpoint.
@@ -107,9 +106,15 @@ def _output(bundle: ReceiptBundle, weights: Path | None, metrics: Path | None) -
     if weights is None or metrics is None:
         raise InvalidInput("a delivery is weights and metrics: give both --weights and --metrics")
     try:
-        parts = [hashlib.sha256(path.read_bytes()).digest() for path in (weights, metrics)]
+        content, text = weights.read_bytes(), metrics.read_bytes()
+        check_nesting(text)
+        # signed was the canonical text, whatever people keep
+        told = canonical_json(json.loads(text))
     except OSError as error:
         raise InvalidInput(f"{error.filename} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InvalidInput(f"{metrics} is not JSON: {error}") from error
+    parts = [hashlib.sha256(part).digest() for part in (content, told)]
     if bundle.output is not None:
         parts.append(hashlib.sha256(bundle.output.evidence.encode()).digest())
     return output_commitment(*parts)

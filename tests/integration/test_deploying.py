@@ -142,6 +142,19 @@ def test_deployment_goes_on_from_wherever_it_stopped(
     assert [path.name for path in tmp_path.iterdir()] == [f"137-{NAME}.json"]
 
 
+def test_lost_memory_makes_no_record_that_misses_events(polygon: Web3, tmp_path: Path) -> None:
+    began = polygon.eth.block_number
+    with pytest.raises(Interrupted):
+        run(polygon, Dying(2, after=False), parameters(), tmp_path, name=NAME)
+    (tmp_path / f"137-{NAME}.unfinished").unlink()
+    with pytest.raises(InvalidInput, match="RaphaTimelock of this deployment are there already"):
+        run(polygon, signer(polygon), parameters(), tmp_path, name=NAME)
+    record = run(polygon, signer(polygon), parameters(), tmp_path, name=NAME, block=began)
+    assert record.deployment.block == began
+    assert record.contracts[0].transaction is None
+    assert deploy(polygon, signer(polygon), None, parameters(), name=NAME).block == 0
+
+
 def test_running_it_again_sends_nothing(polygon: Web3) -> None:
     first = deploy(polygon, signer(polygon), None, parameters(), name=NAME)
     height = polygon.eth.block_number

@@ -94,3 +94,15 @@ def test_every_refusal_that_a_command_can_meet_says_what_to_do() -> None:
     }
     token = {name for name in Revert.__members__ if name.startswith(("ERC721", "ECDSA"))}
     assert vague == creation | treasury | governing | token
+
+
+def test_shells_complete_the_commands() -> None:
+    asked = {"_RAPHA_COMPLETE": "complete_bash", "COMP_WORDS": "rapha job re", "COMP_CWORD": "2"}
+    result = CliRunner().invoke(app, [], env=asked, prog_name="rapha")
+    assert (result.exit_code, result.stdout.split()) == (0, ["refund"])
+
+
+def test_help_documents_the_exit_codes() -> None:
+    status, output = run("--help")
+    assert status == 0
+    assert "2 could not be told" in " ".join(output.split())
