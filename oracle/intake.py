@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from oracle.attestation.tpm.evidence import TpmVerdict
 from oracle.attestation.tpm.routable import EnclaveVerdict, Routability, routability
-from oracle.decide import Reason
+from oracle.decide import EnclaveFact, Reason
 from oracle.errors import (
     AuthorizationLate,
     EscrowUnknown,
@@ -37,6 +37,7 @@ from oracle.store.tables import (
     EscrowRow,
     JobEventRow,
     JobRow,
+    QuoteRow,
     ReceiptRow,
 )
 from oracle.tpm import NodeTpms
@@ -249,9 +250,11 @@ class Intake:
             statuses = []
             for row in session.scalars(select(EnclaveRow).where(EnclaveRow.node_id != 0)):
                 fact = enclave_fact(session, row.enclave_key)
-                evidence = session.get(AttestationRow, row.attestation_digest)
-                allowed = fact is not None and fact.measurement_allowed
-                routable, tpm = self._standing(session, row, now, allowed=allowed)
+                assert fact is not None  # of a registered key there is one
+                evidence: AttestationRow | QuoteRow | None = session.get(
+                    QuoteRow, row.attestation_digest
+                ) or session.get(AttestationRow, row.attestation_digest)
+                routable, tpm = self._standing(session, row, now, fact)
                 statuses.append(
                     NodeStatus(
                         node_id=row.node_id,
@@ -259,8 +262,8 @@ class Intake:
                         encryption_key=evidence.encryption_key if evidence else None,
                         measurement=row.measurement,
                         expiry=row.expiry,
-                        revoked=row.revoked,
-                        valid=allowed and not row.revoked and now < row.expiry,
+                        revoked=fact.revoked,
+                        valid=fact.measurement_allowed and not fact.revoked and now < row.expiry,
                         routable=routable.routable,
                         routable_until=routable.until,
                         reasons=tuple(routable.reasons),
@@ -280,13 +283,13 @@ class Intake:
         raise NodeUnknown(node_id, "has no registered enclave")
 
     def _standing(
-        self, session: Session, row: EnclaveRow, now: int, *, allowed: bool
+        self, session: Session, row: EnclaveRow, now: int, fact: EnclaveFact
     ) -> tuple[Routability, TpmVerdict | None]:
         enclave = EnclaveVerdict(
             node_id=row.node_id,
             verified_at=0,  # the finalized chain knows it, so it counts already
             valid_until=row.expiry,
-            revoked=row.revoked or not allowed,
+            revoked=fact.revoked or not fact.measurement_allowed,
         )
         if self._tpms is not None:
             return self._tpms.standing(session, enclave, row.enclave_key, now)

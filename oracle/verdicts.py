@@ -15,6 +15,7 @@ from oracle.store.tables import (
     JobEventRow,
     JobRow,
     MeasurementRow,
+    PlatformRow,
     ReceiptRow,
 )
 from settlement.models import JobTerms, Receipt
@@ -81,14 +82,7 @@ def facts_about(session: Session, rows: Collection[ReceiptRow], grace: int) -> F
             row.job_id: _job_fact(row, grace)
             for row in session.scalars(select(JobRow).where(JobRow.job_id.in_(jobs)))
         },
-        enclaves={
-            row.enclave_key: EnclaveFact(row.node_id, row.expiry, row.revoked, bool(allowed))
-            for row, allowed in session.execute(
-                select(EnclaveRow, MeasurementRow.allowed)
-                .outerjoin(MeasurementRow, MeasurementRow.measurement == EnclaveRow.measurement)
-                .where(EnclaveRow.enclave_key.in_(signers), EnclaveRow.node_id != 0)
-            )
-        },
+        enclaves=_enclave_facts(session, signers),
         settled=_settled_facts(session, {row.digest for row in rows}),
         voided=frozenset(
             session.scalars(
@@ -181,16 +175,26 @@ def is_voided(session: Session, job_id: bytes) -> bool:
 
 def enclave_fact(session: Session, enclave_key: str) -> EnclaveFact | None:
     """What the finalized chain says about an enclave key."""
-    row = session.get(EnclaveRow, enclave_key)
-    if row is None or row.node_id == 0:
-        return None
-    measurement = session.get(MeasurementRow, row.measurement)
-    return EnclaveFact(
-        node_id=row.node_id,
-        expiry=row.expiry,
-        revoked=row.revoked,
-        measurement_allowed=measurement is not None and measurement.allowed,
+    return _enclave_facts(session, [enclave_key]).get(enclave_key)
+
+
+def _enclave_facts(session: Session, keys: Collection[str]) -> dict[str, EnclaveFact]:
+    """A key that a platform has quoted is revoked with it."""
+    query = (
+        select(EnclaveRow, MeasurementRow.allowed, PlatformRow.revoked)
+        .outerjoin(MeasurementRow, MeasurementRow.measurement == EnclaveRow.measurement)
+        .outerjoin(PlatformRow, PlatformRow.platform == EnclaveRow.platform)
+        .where(EnclaveRow.enclave_key.in_(keys), EnclaveRow.node_id != 0)
     )
+    return {
+        row.enclave_key: EnclaveFact(
+            node_id=row.node_id,
+            expiry=row.expiry,
+            revoked=row.revoked or bool(platform_revoked),
+            measurement_allowed=bool(allowed),
+        )
+        for row, allowed, platform_revoked in session.execute(query)
+    }
 
 
 def chain_time(session: Session) -> int:
