@@ -28,6 +28,7 @@ from oracle.messages import (
     SignatureAnswer,
     SignatureRequest,
     Status,
+    VouchFor,
 )
 from oracle.statements import statement_digest
 from oracle.store.database import Store
@@ -186,10 +187,15 @@ def _signature(operator: Operator, request: httpx.Request, change: Any) -> httpx
 
 
 def committee(
-    directory: Path, *answers: Answer, threshold: int = 2, scheme: str = "ecdsa"
+    directory: Path,
+    *answers: Answer,
+    threshold: int = 2,
+    scheme: str = "ecdsa",
+    vouch_for: VouchFor = VouchFor.KEY,
+    peers_for: VouchFor | None = None,
 ) -> Bench:
     """A bench whose operator has peers that answer in these ways; each keeps a store of its own."""
-    bench = Bench.create(directory, attested=False)
+    bench = Bench.create(directory, attested=False, vouch_for=vouch_for)
     names = [f"operator {index}" for index in range(1, len(answers) + 1)]
     if scheme == "ecdsa":
         members = [actor(name).address for name in ["operator", *names]]
@@ -202,7 +208,7 @@ def committee(
     for name, answer in zip(names, answers, strict=True):
         store = Store(f"sqlite:///{directory / name}.db")
         store.migrate()
-        operator = bench.operator_of(name, store)
+        operator = bench.operator_of(name, store, peers_for)
         transport = httpx.MockTransport(
             lambda request, answer=answer, operator=operator: answer(operator, request)
         )
