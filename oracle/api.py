@@ -32,7 +32,10 @@ from oracle.messages import (
     JobStatus,
     NodeStatus,
     PeerChallenge,
+    PlatformStatus,
     Problem,
+    QuoteRequest,
+    QuoteStatus,
     Readiness,
     ReceiptAnswer,
     ReceiptAnswers,
@@ -168,6 +171,20 @@ def _attestations(service: Service) -> APIRouter:
     @router.get("/attestations/{digest}")
     def attestation(digest: Bytes32) -> AttestationStatus:
         return service.quorum.status(digest)
+
+    @router.get("/platforms/{platform}")
+    def platform(platform: Bytes32) -> PlatformStatus:
+        return service.quotes.platform(platform)
+
+    @router.post("/quotes", status_code=HTTPStatus.ACCEPTED)
+    def submit_quote(request: QuoteRequest) -> QuoteStatus:
+        status = service.quotes.submit(request)
+        service.wake("relayer")
+        return status
+
+    @router.get("/quotes/{digest}")
+    def quote(digest: Bytes32) -> QuoteStatus:
+        return service.quotes.status(digest)
 
     @router.get("/nodes")
     def nodes() -> list[NodeStatus]:

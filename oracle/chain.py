@@ -32,6 +32,7 @@ from oracle.facts import (
     Block,
     Call,
     CallKind,
+    EnclaveQuoted,
     EnclaveRegistered,
     EnclaveRevoked,
     Event,
@@ -46,6 +47,9 @@ from oracle.facts import (
     MeasurementChanged,
     Mined,
     Place,
+    Platform,
+    PlatformJudged,
+    PlatformRevoked,
     Settled,
     SittingCommittee,
 )
@@ -54,10 +58,11 @@ from settlement.client import Settlement
 from settlement.committee import read_committee
 from settlement.connection import connect
 from settlement.contracts import Claim, Outcome, WrongChain
+from settlement.dcap import QuoteParts
 from settlement.deployment import Deployment
 from settlement.errors import RaphaError
 from settlement.events import decode_events, terms_from_event
-from settlement.models import Authorization, EnclaveRegistration, JobTerms
+from settlement.models import Authorization, EnclaveRegistration, JobTerms, PlatformVerdict
 from settlement.reverts import reverted
 
 P = ParamSpec("P")
@@ -212,6 +217,14 @@ class RpcChain:
         """Whether a node is registered and takes jobs."""
         return bool(self._settlement.nodes.functions.is_active(node_id).call())
 
+    @_reading
+    def platform(self, platform: bytes) -> Platform:
+        """What the newest block says about a platform."""
+        functions = self._settlement.enclaves.functions
+        revoked, until, _, _, node_id, module_svn, expiry = functions.platform(platform).call()
+        challenge = bytes(functions.challenge(platform).call())
+        return Platform(revoked, until, node_id, module_svn, expiry, challenge)
+
     def settle_call(self, claims: Sequence[Claim]) -> Call:
         """Calldata that settles a batch."""
         return _call(CallKind.SETTLE, self._settlement.settle_call(claims))
@@ -220,6 +233,21 @@ class RpcChain:
         """Calldata that registers an enclave; `signatures` as the committee takes them."""
         function = self._settlement.register_enclave_call(registration, signatures)
         return _call(CallKind.REGISTER, function)
+
+    def register_platform_call(self, parts: QuoteParts) -> Call:
+        """Calldata that registers a quote's platform by the certificates that came with it."""
+        return _call(CallKind.PLATFORM, self._settlement.register_platform_call(parts))
+
+    def judge_call(self, verdict: PlatformVerdict, signatures: bytes) -> Call:
+        """Calldata that brings a verdict; `signatures` as the committee takes them."""
+        return _call(CallKind.JUDGE, self._settlement.judge_call(verdict, signatures))
+
+    def register_quote_call(
+        self, parts: QuoteParts, enclave_key: str, encryption_key_digest: bytes
+    ) -> Call:
+        """Calldata that registers an enclave key by a quote."""
+        function = self._settlement.register_quote_call(parts, enclave_key, encryption_key_digest)
+        return _call(CallKind.QUOTE, function)
 
     def open_call(self, terms: JobTerms, authorization: Authorization) -> Call:
         """Calldata that opens a job by the payer's authorization."""
@@ -372,6 +400,18 @@ def fact_of(event: events.Event) -> Event | None:
                 encryption_key_digest=bytes(args["encryption_key_digest"]),
                 expiry=args["expiry"],
             )
+        case "EnclaveQuoted":
+            return EnclaveQuoted(place, args["enclave_key"], bytes(args["platform"]))
+        case "PlatformJudged":
+            return PlatformJudged(
+                place,
+                platform=bytes(args["platform"]),
+                node_id=args["node_id"],
+                module_svn=args["module_svn"],
+                expiry=args["expiry"],
+            )
+        case "PlatformRevoked":
+            return PlatformRevoked(place, bytes(args["platform"]))
         case "EnclaveRevoked":
             return EnclaveRevoked(place, args["enclave_key"])
         case "MeasurementAllowed" | "MeasurementRevoked":

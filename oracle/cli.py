@@ -18,6 +18,7 @@ from oracle.commands import reconcile
 from oracle.commands.failures import UNTOLD, ending
 from oracle.config import OracleSettings
 from oracle.gate import Gate
+from oracle.keyfiles import read_member_key
 from oracle.keys import ApiKey, ApiKeys, Scope
 from oracle.rebuild import rebuild
 from oracle.service import build, wall_clock
@@ -269,6 +270,15 @@ def _shown(key: ApiKey) -> dict[str, Any]:
         "created_at": key.created_at,
         "revoked_at": key.revoked_at,
     }
+
+
+@app.command()
+def member(as_json: AsJson = False) -> None:
+    """Show what a new committee needs of this operator: its address, its BLS key with its proof."""
+    key = read_member_key(OracleSettings().committee_key_file)
+    proven = key.bls.prove().model_dump(mode="json")
+    lines = [f"{name:9}{value}" for name, value in {"address": key.address, **proven}.items()]
+    _print({"address": key.address, "bls": proven}, "\n".join(lines), as_json)
 
 
 @app.command(name="forget-tpm")

@@ -35,7 +35,10 @@ from oracle.messages import (
     JobTransaction,
     NodeStatus,
     PeerChallenge,
+    PlatformStatus,
     Problem,
+    QuoteRequest,
+    QuoteStatus,
     Readiness,
     ReceiptAnswer,
     ReceiptAnswers,
@@ -49,6 +52,7 @@ from oracle.messages import (
     TpmRenewal,
     TpmStatus,
     TpmWanted,
+    VouchFor,
 )
 from settlement.errors import RaphaError
 from settlement.models import SignedReceipt
@@ -204,6 +208,18 @@ class OracleClient(_Client):
         """Where the attestation with this digest stands."""
         return self._ask(AttestationStatus, "GET", f"/v1/attestations/{to_hex(digest)}")
 
+    def platform(self, platform: bytes) -> PlatformStatus:
+        """A platform on chain (by the digest of its PCK key), with its next quote's challenge."""
+        return self._ask(PlatformStatus, "GET", f"/v1/platforms/{to_hex(platform)}")
+
+    def submit_quote(self, request: QuoteRequest) -> QuoteStatus:
+        """Have a quote relayed for the chain to check; idempotent by its attestation digest."""
+        return self._ask(QuoteStatus, "POST", "/v1/quotes", request)
+
+    def quote(self, digest: bytes) -> QuoteStatus:
+        """Where the quote with this attestation digest stands."""
+        return self._ask(QuoteStatus, "GET", f"/v1/quotes/{to_hex(digest)}")
+
     def enrol_tpm(self, request: EnrolmentRequest) -> ActivationSet:
         """Begin the enrolment of a node's TPM: what it has to open for each operator."""
         return self._ask(ActivationSet, "POST", "/v1/attestations/tpm/enrolments", request)
@@ -327,7 +343,10 @@ __all__ = [
     "OracleUnavailable",
     "PeerChallenge",
     "PeerClient",
+    "PlatformStatus",
     "Problem",
+    "QuoteRequest",
+    "QuoteStatus",
     "Readiness",
     "ReceiptAnswer",
     "ReceiptStatus",
@@ -340,6 +359,7 @@ __all__ = [
     "TpmRenewal",
     "TpmStatus",
     "TpmWanted",
+    "VouchFor",
     "activation_proof",
     "quote_nonce",
 ]

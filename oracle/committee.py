@@ -18,6 +18,7 @@ from oracle.errors import (
     MeasurementNotAllowed,
     NodeUnknown,
     StaleChallenge,
+    VouchesOtherwise,
 )
 from oracle.facts import Chain
 from oracle.messages import (
@@ -32,14 +33,16 @@ from oracle.messages import (
     TpmRenewal,
     TpmStatus,
     TpmWanted,
+    VouchFor,
 )
+from oracle.statements import Statement, statement_digest
 from oracle.store.database import Store
 from oracle.store.tables import ChallengeRow, EnclaveRow
 from oracle.tpm import NodeTpms
 from settlement.committee import Committee, MemberKey
+from settlement.dcap import QuoteParts, split_quote
 from settlement.deployment import Deployment
-from settlement.eip712 import registration_digest
-from settlement.models import EnclaveRegistration
+from settlement.models import EnclaveRegistration, PlatformVerdict
 from settlement.types import to_hex
 
 CLOCK_SKEW = 60
@@ -55,10 +58,11 @@ def challenge_nonce(challenges: Sequence[bytes]) -> bytes:
 
 @dataclass(frozen=True)
 class CommitteePolicy:
-    """Lifetimes in seconds: of a registration, and of a challenge."""
+    """What an operator signs, and lifetimes in seconds: of what it signed, and of a challenge."""
 
     registration_ttl: int
     challenge_ttl: int
+    vouch_for: VouchFor = VouchFor.KEY
 
 
 class Operator:
@@ -85,6 +89,7 @@ class Operator:
         self._clock = clock
         self._tpms = tpms
         self.address = key.address
+        self.vouch_for = policy.vouch_for
 
     def is_member_of(self, committee: Committee) -> bool:
         """Whether this operator may sign for a committee."""
@@ -117,6 +122,7 @@ class Operator:
             MeasurementNotAllowed: governance has not allowed what the enclave runs.
             AttestationRefused: the quote, or what it binds, is not as it must be; or the TPM's
                 (`NodeTpms.judge`).
+            QuoteUnusable: vouching for platforms, when the chain cannot check such quotes.
         """
         now = self._clock()
         self._own_challenge(evidence, now, None)
@@ -133,6 +139,8 @@ class Operator:
         )
         if not self._chain.is_measurement_allowed(verified.measurement):
             raise MeasurementNotAllowed(verified.measurement)
+        if self.vouch_for is VouchFor.PLATFORM:
+            platform_of(evidence)
         tpm = self._judge_tpm(evidence)
         self._own_challenge(evidence, now, verified.attestation_digest)
         if self._tpms is not None and tpm is not None:
@@ -188,39 +196,56 @@ class Operator:
         return TpmStatus(node_id=kept.node_id, valid_until=kept.valid_until)
 
     def sign(self, request: SignatureRequest) -> SignatureAnswer:
-        """Examine evidence and sign the registration that follows from it.
+        """Examine evidence and sign what follows from it: a registration, or a verdict.
 
         Raises:
+            VouchesOtherwise: the one was asked for where this operator signs the other.
             ExpiryRefused: a longer registration was asked than policy and collateral allow.
             EpochMismatch: another committee than the present one was asked for.
             InvalidInput: see `examine`.
         """
+        if request.vouch_for is not self.vouch_for:
+            raise VouchesOtherwise(request.vouch_for, self.vouch_for)
         verified = self.examine(request.evidence)
-        latest = min(self.latest_expiry(verified) + CLOCK_SKEW, verified.valid_until)
+        latest = min(
+            self.latest_expiry(request.evidence, verified) + CLOCK_SKEW,
+            self._lasts(request.evidence, verified),
+        )
         if request.expiry > latest:
             raise ExpiryRefused(request.expiry, latest)
         sitting = self._chain.committee()
         if request.epoch != sitting.epoch:
             raise EpochMismatch(request.epoch, sitting.epoch)
-        registration = registration_for(request.evidence, verified, request.expiry, sitting.epoch)
-        digest = registration_digest(registration, self._deployment.enclave_domain)
+        statement: Statement
+        if self.vouch_for is VouchFor.PLATFORM:
+            statement = verdict_for(request.evidence, request.expiry, sitting.epoch)
+        else:
+            statement = registration_for(request.evidence, verified, request.expiry, sitting.epoch)
+        digest = statement_digest(statement, self._deployment.enclave_domain)
         _log.info(
-            "registration signed",
-            node=registration.node_id,
-            enclave=registration.enclave_key,
-            attestation=to_hex(registration.attestation_digest),
+            "statement signed",
+            vouch_for=self.vouch_for,
+            node=request.evidence.node_id,
+            enclave=request.evidence.enclave_key,
+            attestation=to_hex(verified.attestation_digest),
             tcb=verified.tcb_status,
             simulated=verified.simulated,
         )
         return SignatureAnswer(
             signer=self._key.id_in(sitting.committee),
             signature=self._key.sign(sitting.committee, digest, self._deployment.chain_id),
-            registration=registration,
+            statement=statement,
         )
 
-    def latest_expiry(self, verified: VerifiedQuote) -> int:
-        """Until when this operator vouches for a quote, Unix seconds: not past its collateral."""
-        return min(self._clock() + self._policy.registration_ttl, verified.valid_until)
+    def latest_expiry(self, evidence: Evidence, verified: VerifiedQuote) -> int:
+        """Until when this operator vouches for evidence now, Unix seconds; see `_lasts`."""
+        return min(self._clock() + self._policy.registration_ttl, self._lasts(evidence, verified))
+
+    def _lasts(self, evidence: Evidence, verified: VerifiedQuote) -> int:
+        """The end of the collateral, and of the platform's certificate where the chain asks it."""
+        if self.vouch_for is VouchFor.PLATFORM:
+            return min(verified.valid_until, platform_of(evidence).certified_until)
+        return verified.valid_until
 
     def _judging(self) -> NodeTpms:
         if self._tpms is None:
@@ -271,3 +296,30 @@ def registration_for(
         expiry=expiry,
         epoch=epoch,
     )
+
+
+def verdict_for(evidence: Evidence, expiry: int, epoch: int) -> PlatformVerdict:
+    """The verdict on the platform that verified evidence justifies."""
+    parts = platform_of(evidence)
+    return PlatformVerdict(
+        platform=parts.platform,
+        node_id=evidence.node_id,
+        module_svn=parts.module_svn,
+        expiry=expiry,
+        epoch=epoch,
+    )
+
+
+def platform_of(evidence: Evidence) -> QuoteParts:
+    """The evidence's quote in parts, of which the registry knows the platform.
+
+    Its certificates are read by another reader than the one that verified the quote. So that both
+    mean the same platform, the key that is read here must have signed the quoting enclave's report.
+
+    Raises:
+        QuoteUnusable: when the registry cannot check such a quote.
+        InvalidSignature: when the certificate read is another platform's.
+    """
+    parts = split_quote(evidence.quote)
+    parts.pck_key.check(parts.report_signature, parts.report)
+    return parts

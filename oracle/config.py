@@ -14,7 +14,7 @@ from oracle.attestation.policy import TcbAllowance
 from oracle.errors import ConfigurationRefused, SecretFileInvalid
 from oracle.keyfiles import read_secret
 from oracle.limits import AccessPolicy
-from oracle.messages import MAX_RECEIPTS
+from oracle.messages import MAX_RECEIPTS, VouchFor
 from settlement.contracts import MAX_BATCH
 from settlement.deployment import REAL_CHAINS
 from settlement.signer import refuse_known_key
@@ -63,6 +63,8 @@ class OracleSettings(BaseSettings):
     `host` can be reached from other machines. `rate_per_key` and `rate_per_address` are how many
     requests, and receipts in them, one key or one address without a key may bring.
 
+    `vouch_for` is the same for all operators of a deployment: `key`, and the committee's word alone
+    registers an enclave key; or `platform`, and the chain checks the key's quote itself.
     TPM evidence is judged where `tpm_roots_file` (PEM, endorsement roots) and `tpm_policies_file`
     (JSON of `NodePolicies`) are given, and no enclave counts without it where `tpm_required`.
     `tpm_revoked_keys` are SHA-256 digests of endorsement keys; a verdict lasts `tpm_ttl`.
@@ -107,6 +109,7 @@ class OracleSettings(BaseSettings):
     tpm_required: bool = False
     tpm_ttl: int = Field(default=24 * 3600, gt=0, le=7 * 24 * 3600)
     tcb_allowances: tuple[TcbAllowance, ...] = ()
+    vouch_for: VouchFor = VouchFor.KEY
     registration_ttl: int = Field(default=7 * 24 * 3600, gt=0, le=30 * 24 * 3600)
     challenge_ttl: int = Field(default=600, gt=0)
     poll_interval: float = Field(default=1.0, gt=0)

@@ -22,10 +22,11 @@ from oracle.errors import (
     EndpointsDisagree,
     TransactionRefused,
 )
-from oracle.facts import Block, Call, Chain, Event, Fees, Header, Mined, SittingCommittee
+from oracle.facts import Block, Call, Chain, Event, Fees, Header, Mined, Platform, SittingCommittee
 from settlement.contracts import Claim, Outcome, WrongChain
+from settlement.dcap import QuoteParts
 from settlement.errors import RaphaError
-from settlement.models import Authorization, EnclaveRegistration, JobTerms
+from settlement.models import Authorization, EnclaveRegistration, JobTerms, PlatformVerdict
 from settlement.reverts import ContractReverted
 from settlement.types import to_hex
 
@@ -397,6 +398,10 @@ class Endpoints:
         """Whether a node is registered and takes jobs."""
         return self._same(lambda chain: chain.is_node_active(node_id))
 
+    def platform(self, platform: bytes) -> Platform:
+        """What the best endpoint's newest block says about a platform: the contract checks anew."""
+        return self._read(lambda chain: chain.platform(platform))
+
     def simulate_settle(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         """Each item's outcome, were the batch settled now.
 
@@ -474,6 +479,22 @@ class Endpoints:
     def register_call(self, registration: EnclaveRegistration, signatures: bytes) -> Call:
         """Calldata that registers an enclave; `signatures` as the committee takes them."""
         return self._endpoints[0].chain.register_call(registration, signatures)
+
+    def register_platform_call(self, parts: QuoteParts) -> Call:
+        """Calldata that registers a quote's platform by the certificates that came with it."""
+        return self._endpoints[0].chain.register_platform_call(parts)
+
+    def judge_call(self, verdict: PlatformVerdict, signatures: bytes) -> Call:
+        """Calldata that brings a verdict; `signatures` as the committee takes them."""
+        return self._endpoints[0].chain.judge_call(verdict, signatures)
+
+    def register_quote_call(
+        self, parts: QuoteParts, enclave_key: str, encryption_key_digest: bytes
+    ) -> Call:
+        """Calldata that registers an enclave key by a quote."""
+        return self._endpoints[0].chain.register_quote_call(
+            parts, enclave_key, encryption_key_digest
+        )
 
     def open_call(self, terms: JobTerms, authorization: Authorization) -> Call:
         """Calldata that opens a job by the payer's authorization."""

@@ -35,6 +35,14 @@ class AttestationUnknown(NotKnown):
         super().__init__(f"no attestation {to_hex(digest)}")
 
 
+class QuoteUnknown(NotKnown):
+    """No such quote was handed in."""
+
+    def __init__(self, digest: bytes) -> None:
+        self.digest = digest
+        super().__init__(f"no quote {to_hex(digest)}")
+
+
 class EscrowUnknown(NotKnown):
     """No such escrow was handed in."""
 
@@ -75,6 +83,27 @@ class ExpiryRefused(InvalidInput):
         self.expiry = expiry
         self.latest = latest
         super().__init__(f"registration until {expiry} asked, at most {latest} is signed")
+
+
+class VouchesOtherwise(InvalidInput):
+    """An operator was asked to vouch for a key where it vouches for platforms, or the reverse."""
+
+    def __init__(self, asked: str, present: str) -> None:
+        self.asked = asked
+        self.present = present
+        super().__init__(
+            f"asked to vouch for a {asked}; this operator vouches for a {present}: "
+            "RAPHA_ORACLE_VOUCH_FOR has to be the same for all operators of a deployment"
+        )
+
+
+class PlatformOfAnotherNode(InvalidInput):
+    """The committee's verdict on the platform names another node than the quote's bringer."""
+
+    def __init__(self, node_id: int, judged_for: int) -> None:
+        self.node_id = node_id
+        self.judged_for = judged_for
+        super().__init__(f"the platform was judged for node {judged_for}, not for node {node_id}")
 
 
 class EpochMismatch(InvalidInput):
@@ -238,11 +267,11 @@ class NotRelaying(RaphaError, RuntimeError):
 
 
 class ItemUnknown(NotKnown):
-    """No receipt, escrow or attestation by this digest was handed in."""
+    """No receipt, escrow, attestation or quote by this digest was handed in."""
 
     def __init__(self, digest: bytes) -> None:
         self.digest = digest
-        super().__init__(f"no receipt, escrow or attestation {to_hex(digest)} was handed in")
+        super().__init__(f"nothing by the digest {to_hex(digest)} was handed in")
 
 
 class NotRejected(InvalidInput):

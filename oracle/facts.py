@@ -8,7 +8,8 @@ from typing import Protocol
 from oracle.errors import Delivery
 from settlement.committee import Committee
 from settlement.contracts import Claim, Outcome
-from settlement.models import Authorization, EnclaveRegistration, JobTerms
+from settlement.dcap import QuoteParts
+from settlement.models import Authorization, EnclaveRegistration, JobTerms, PlatformVerdict
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,34 @@ class EnclaveRevoked:
 
 
 @dataclass(frozen=True)
+class EnclaveQuoted:
+    """An enclave key is registered, by the event that follows, by a quote from this platform."""
+
+    place: Place
+    enclave_key: str
+    platform: bytes
+
+
+@dataclass(frozen=True)
+class PlatformJudged:
+    """The committee's verdict on a platform: whose it is, with which TDX module, until when."""
+
+    place: Place
+    platform: bytes
+    node_id: int
+    module_svn: int
+    expiry: int
+
+
+@dataclass(frozen=True)
+class PlatformRevoked:
+    """A platform was revoked, and every key that it has quoted, for good."""
+
+    place: Place
+    platform: bytes
+
+
+@dataclass(frozen=True)
 class MeasurementChanged:
     """A measurement was allowed or revoked."""
 
@@ -141,8 +170,9 @@ class MeasurementChanged:
 
 
 JobEvent = JobOpened | JobAssigned | JobToppedUp | JobCancelled | JobVoided | Settled | JobClosed
-EnclaveEvent = EnclaveRegistered | EnclaveRevoked
-Event = JobEvent | EnclaveEvent | MeasurementChanged
+EnclaveEvent = EnclaveQuoted | EnclaveRegistered | EnclaveRevoked
+PlatformEvent = PlatformJudged | PlatformRevoked
+Event = JobEvent | EnclaveEvent | PlatformEvent | MeasurementChanged
 
 
 class CallKind(StrEnum):
@@ -150,6 +180,9 @@ class CallKind(StrEnum):
 
     SETTLE = "settle"
     REGISTER = "register"
+    PLATFORM = "platform"
+    JUDGE = "judge"
+    QUOTE = "quote"
     OPEN = "open"
     CANCEL = "cancel"
 
@@ -187,6 +220,21 @@ class SittingCommittee:
     committee: Committee
 
 
+@dataclass(frozen=True)
+class Platform:
+    """A platform as the newest block has it: its certificate, the verdict on it, its challenge.
+
+    Times are Unix seconds; what is not there is zero. The next quote must be for `challenge`.
+    """
+
+    revoked: bool
+    certified_until: int
+    node_id: int
+    module_svn: int
+    expiry: int
+    challenge: bytes
+
+
 class Chain(Protocol):
     """A chain with the settlement's contracts.
 
@@ -221,11 +269,25 @@ class Chain(Protocol):
     def is_node_active(self, node_id: int) -> bool:
         """Whether a node is registered and takes jobs."""
 
+    def platform(self, platform: bytes) -> Platform:
+        """What the newest block says about a platform (the digest of its PCK key)."""
+
     def settle_call(self, claims: Sequence[Claim]) -> Call:
         """Calldata that settles a batch."""
 
     def register_call(self, registration: EnclaveRegistration, signatures: bytes) -> Call:
         """Calldata that registers an enclave; `signatures` as the committee takes them."""
+
+    def register_platform_call(self, parts: QuoteParts) -> Call:
+        """Calldata that registers a quote's platform by the certificates that came with it."""
+
+    def judge_call(self, verdict: PlatformVerdict, signatures: bytes) -> Call:
+        """Calldata that brings a verdict; `signatures` as the committee takes them."""
+
+    def register_quote_call(
+        self, parts: QuoteParts, enclave_key: str, encryption_key_digest: bytes
+    ) -> Call:
+        """Calldata that registers an enclave key by a quote."""
 
     def open_call(self, terms: JobTerms, authorization: Authorization) -> Call:
         """Calldata that opens a job by the payer's authorization."""

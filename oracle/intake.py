@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from oracle.attestation.tpm.evidence import TpmVerdict
 from oracle.attestation.tpm.routable import EnclaveVerdict, Routability, routability
-from oracle.decide import Reason
+from oracle.decide import EnclaveFact, Reason
 from oracle.errors import (
     AuthorizationLate,
     EscrowUnknown,
@@ -39,6 +39,7 @@ from oracle.store.tables import (
     EscrowRow,
     JobEventRow,
     JobRow,
+    QuoteRow,
     ReceiptRow,
 )
 from oracle.tpm import NodeTpms
@@ -262,10 +263,11 @@ class Intake:
             rows = session.scalars(select(EnclaveRow).where(EnclaveRow.node_id != 0)).all()
             facts = enclave_facts(session, [row.enclave_key for row in rows])
             for row in rows:
-                fact = facts.get(row.enclave_key)
-                evidence = session.get(AttestationRow, row.attestation_digest)
-                allowed = fact is not None and fact.measurement_allowed
-                routable, tpm = self._standing(session, row, now, allowed=allowed)
+                fact = facts[row.enclave_key]
+                evidence: AttestationRow | QuoteRow | None = session.get(
+                    QuoteRow, row.attestation_digest
+                ) or session.get(AttestationRow, row.attestation_digest)
+                routable, tpm = self._standing(session, row, now, fact)
                 statuses.append(
                     NodeStatus(
                         node_id=row.node_id,
@@ -273,8 +275,8 @@ class Intake:
                         encryption_key=evidence.encryption_key if evidence else None,
                         measurement=row.measurement,
                         expiry=row.expiry,
-                        revoked=row.revoked,
-                        valid=allowed and not row.revoked and now < row.expiry,
+                        revoked=fact.revoked,
+                        valid=fact.measurement_allowed and not fact.revoked and now < row.expiry,
                         routable=routable.routable,
                         routable_until=routable.until,
                         reasons=tuple(routable.reasons),
@@ -294,13 +296,13 @@ class Intake:
         raise NodeUnknown(node_id, "has no registered enclave")
 
     def _standing(
-        self, session: Session, row: EnclaveRow, now: int, *, allowed: bool
+        self, session: Session, row: EnclaveRow, now: int, fact: EnclaveFact
     ) -> tuple[Routability, TpmVerdict | None]:
         enclave = EnclaveVerdict(
             node_id=row.node_id,
             verified_at=0,  # the finalized chain knows it, so it counts already
             valid_until=row.expiry,
-            revoked=row.revoked or not allowed,
+            revoked=fact.revoked or not fact.measurement_allowed,
         )
         if self._tpms is not None:
             return self._tpms.standing(session, enclave, row.enclave_key, now)

@@ -7,9 +7,17 @@ from pydantic import ConfigDict, Field, WithJsonSchema
 
 from oracle.attestation.tpm.enrolment import Activation, ActivationAnswer, EnrolmentRequest
 from oracle.attestation.tpm.quote import TpmQuote
+from oracle.statements import Statement
 from settlement.committee import MAX_BLS_MEMBERS
-from settlement.models import Authorization, EnclaveRegistration, JobTerms, Receipt, SignedReceipt
-from settlement.types import Address, Bytes32, Frozen, HexData, UInt64, Usdc
+from settlement.models import (
+    Authorization,
+    EnclaveRegistration,
+    JobTerms,
+    PlatformVerdict,
+    Receipt,
+    SignedReceipt,
+)
+from settlement.types import Address, Bytes32, Frozen, HexData, UInt64, UInt128, Usdc
 
 MemberId = Annotated[str, Field(pattern=r"^0x([0-9a-fA-F]{40}|[0-9a-f]{128})$")]
 """What `settlement.committee` calls a member: a checksummed address, or a BLS key."""
@@ -18,6 +26,9 @@ MemberSignature = Annotated[HexData, Field(min_length=64, max_length=65)]
 
 MAX_CHALLENGES = MAX_BLS_MEMBERS
 """The most operators whose challenges one nonce may carry."""
+
+MAX_QUOTE = 16_384
+"""Bytes of a quote with its certificates."""
 
 MAX_EVENT_LOG = 256 * 1024
 """Bytes of an event log that comes with a TPM quote; logs of real machines are shorter."""
@@ -30,8 +41,19 @@ HEARTBEAT = 15
 """Seconds of silence after which followers are sent a sign of life."""
 
 
+class VouchFor(StrEnum):
+    """What a deployment's committee vouches for.
+
+    KEY: the enclave key, which is registered by the committee's word alone. PLATFORM: the machine;
+    the key is registered by a quote that the chain checks itself.
+    """
+
+    KEY = "key"
+    PLATFORM = "platform"
+
+
 class Status(StrEnum):
-    """How far a receipt, an escrow or an attestation has come.
+    """How far a receipt, an escrow, an attestation or a quote has come.
 
     WAITING: something it rests on is not there yet (a receipt's job or the job's node, an
     attestation's quorum).
@@ -101,13 +123,15 @@ class ChallengeSet(Frozen):
     """The operators' challenges, and the nonce that the quote has to carry.
 
     `nonce` is keccak-256 over the sorted challenges; `expires_at` is Unix seconds. `tpm` says what
-    the relaying operator wants of the node's TPM, None where it judges none.
+    the relaying operator wants of the node's TPM, None where it judges none. Where operators
+    `vouch_for` the platform, the key is registered by a second quote, for the chain's challenge.
     """
 
     challenges: tuple[Bytes32, ...] = Field(min_length=1, max_length=MAX_CHALLENGES)
     nonce: Bytes32
     expires_at: UInt64
     tpm: TpmWanted | None = None
+    vouch_for: VouchFor = VouchFor.KEY
 
 
 class PeerChallenge(Frozen):
@@ -136,7 +160,7 @@ class Evidence(Frozen):
     encryption_key: Bytes32
     configuration: Bytes32
     challenges: tuple[Bytes32, ...] = Field(min_length=1, max_length=MAX_CHALLENGES)
-    quote: HexData = Field(max_length=16_384)
+    quote: HexData = Field(max_length=MAX_QUOTE)
     tpm: TpmEvidence | None = None
 
 
@@ -177,8 +201,8 @@ class TpmStatus(Frozen):
 class AttestationStatus(Frozen):
     """Where an attestation stands. `digest` is the quote's attestation digest.
 
-    `expiry` (Unix seconds) is the registration's once the committee has signed. `reason` names the
-    error that it waits for or was rejected with.
+    `expiry` (Unix seconds) is the registration's, or that of the verdict on `platform`, once the
+    committee has signed. `reason` names the error that it waits for or was rejected with.
     """
 
     digest: Bytes32
@@ -187,27 +211,75 @@ class AttestationStatus(Frozen):
     status: Status
     reason: str | None = None
     detail: str | None = None
+    platform: Bytes32 | None = None
     expiry: UInt64 | None = None
     transaction: Bytes32 | None = None
 
 
+class PlatformStatus(Frozen):
+    """A platform as the newest block has it.
+
+    `certified_until` (Unix seconds) is 0 for one that is not registered. The committee's verdict
+    names node and TDX module and lasts until `expiry`; all three are 0 where there is none. The
+    next quote must be made for `challenge`.
+    """
+
+    platform: Bytes32
+    revoked: bool
+    certified_until: UInt64
+    node_id: UInt64
+    module_svn: UInt128
+    expiry: UInt64
+    challenge: Bytes32
+
+
+class QuoteRequest(Frozen):
+    """A quote for the chain to check: it is to register `enclave_key` for the node.
+
+    Its `report_data` binds the keys to the platform's challenge. `encryption_key` is the raw X25519
+    public key.
+    """
+
+    node_id: UInt64 = Field(gt=0)
+    enclave_key: Address
+    encryption_key: Bytes32
+    quote: HexData = Field(max_length=MAX_QUOTE)
+
+
+class QuoteStatus(Frozen):
+    """Where a quote stands. `digest` is its attestation digest; SETTLED: the key is registered."""
+
+    digest: Bytes32
+    node_id: UInt64
+    enclave_key: Address
+    platform: Bytes32
+    status: Status
+    reason: str | None = None
+    detail: str | None = None
+    transaction: Bytes32 | None = None
+
+
 class SignatureRequest(Frozen):
-    """A peer's wish: check this evidence and sign its registration until `expiry` in `epoch`."""
+    """A peer's wish: check this evidence and sign what follows from it until `expiry` in `epoch`.
+
+    That is the key's registration, or the verdict on its platform, as `vouch_for` says.
+    """
 
     evidence: Evidence
     expiry: UInt64
     epoch: UInt64
+    vouch_for: VouchFor = VouchFor.KEY
 
 
 class SignatureAnswer(Frozen):
-    """One operator's signature over the registration that it derived itself from the evidence.
+    """One operator's signature over the statement that it derived itself from the evidence.
 
     `signer` is the operator's name in the present committee, as `settlement.committee` has it.
     """
 
     signer: MemberId
     signature: MemberSignature
-    registration: EnclaveRegistration
+    statement: Statement
 
 
 class NodeStatus(Frozen):
@@ -297,6 +369,7 @@ class ChangeKind(StrEnum):
     RECEIPT = "receipt"
     ESCROW = "escrow"
     ATTESTATION = "attestation"
+    QUOTE = "quote"
     JOB = "job"
 
 
@@ -388,7 +461,11 @@ __all__ = [
     "JobTransaction",
     "NodeStatus",
     "PeerChallenge",
+    "PlatformStatus",
+    "PlatformVerdict",
     "Problem",
+    "QuoteRequest",
+    "QuoteStatus",
     "Readiness",
     "Receipt",
     "ReceiptAnswer",
@@ -404,4 +481,5 @@ __all__ = [
     "TpmRenewal",
     "TpmStatus",
     "TpmWanted",
+    "VouchFor",
 ]

@@ -28,6 +28,7 @@ from oracle.store.tables import (
     CursorRow,
     EscrowRow,
     FeeRow,
+    QuoteRow,
     ReceiptRow,
     TransactionRow,
 )
@@ -40,6 +41,7 @@ _TABLES: dict[str, tuple[type, object, type[StrEnum]]] = {
     "receipts": (ReceiptRow, ReceiptRow.status, Status),
     "escrows": (EscrowRow, EscrowRow.status, Status),
     "attestations": (AttestationRow, AttestationRow.status, Status),
+    "quotes": (QuoteRow, QuoteRow.status, Status),
     "transactions": (TransactionRow, TransactionRow.state, TransactionState),
 }
 

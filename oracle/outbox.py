@@ -1,9 +1,9 @@
 """The outbox: which stored items are due for a transaction, and which transaction carries them.
 
-An item (receipt, escrow, attestation) points to its transaction by its `slot`, which stands for one
-nonce of one key, because several attempts may share it. Here lives the only place that hands out
-nonces. Signing may be slow, so it happens before the database transaction, which then makes sure
-that nothing has moved: until that commits, nothing that was signed leaves the process.
+An item (receipt, escrow, attestation, quote) points to its transaction by its `slot`, which stands
+for one nonce of one key, because several attempts may share it. Here lives the only place that
+hands out nonces. Signing may be slow, so it happens before the database transaction, which then
+makes sure that nothing has moved: until that commits, nothing that was signed leaves the process.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,6 +20,7 @@ from oracle.store.database import Store
 from oracle.store.tables import (
     AttestationRow,
     EscrowRow,
+    QuoteRow,
     ReceiptRow,
     SlotRow,
     SuspectRow,
@@ -29,8 +30,8 @@ from oracle.transactions import CANCEL_GAS, Bid, TransactionState, cancellation,
 from oracle.verdicts import chain_time, rejudge
 from settlement.deployment import Deployment
 
-Item = AttestationRow | EscrowRow | ReceiptRow
-_ITEMS: tuple[type[Item], ...] = (AttestationRow, EscrowRow, ReceiptRow)
+Item = AttestationRow | QuoteRow | EscrowRow | ReceiptRow
+_ITEMS: tuple[type[Item], ...] = (AttestationRow, QuoteRow, EscrowRow, ReceiptRow)
 
 
 class Outbox:
@@ -181,7 +182,7 @@ class Outbox:
 
     def _free(self, session: Session, slot: int) -> Sequence[ReceiptRow]:
         """Take what a slot carries out of it, and judge it again. Returns the receipts."""
-        for table in (AttestationRow, EscrowRow):
+        for table in (AttestationRow, QuoteRow, EscrowRow):
             stuck = (table.slot == slot, table.status == Status.SUBMITTED)
             again = {"status": Status.ACCEPTED, "slot": None, "transaction": None}
             session.execute(update(table).where(*stuck).values(again))

@@ -23,6 +23,7 @@ from oracle.errors import (
     RateLimited,
     ScopeMissing,
     StaleChallenge,
+    VouchesOtherwise,
 )
 from oracle.messages import Problem
 from settlement.errors import InvalidInput, RaphaError
@@ -38,6 +39,7 @@ _STATUS: tuple[tuple[type[RaphaError], HTTPStatus], ...] = (
     (BodyTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (StaleChallenge, HTTPStatus.CONFLICT),
     (EpochMismatch, HTTPStatus.CONFLICT),
+    (VouchesOtherwise, HTTPStatus.CONFLICT),
     (NotRelaying, HTTPStatus.CONFLICT),
 )
 

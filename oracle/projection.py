@@ -18,6 +18,7 @@ from oracle.decide import Reason
 from oracle.errors import HistoryIncomplete
 from oracle.facts import (
     EnclaveEvent,
+    EnclaveQuoted,
     EnclaveRegistered,
     EnclaveRevoked,
     Event,
@@ -30,9 +31,12 @@ from oracle.facts import (
     JobVoided,
     MeasurementChanged,
     Place,
+    PlatformEvent,
+    PlatformRevoked,
     Settled,
 )
 from oracle.messages import JobState, Status
+from oracle.statements import parse_statement
 from oracle.store.tables import (
     AttestationRow,
     ChainEventRow,
@@ -41,18 +45,27 @@ from oracle.store.tables import (
     JobEventRow,
     JobRow,
     MeasurementRow,
+    PlatformRow,
+    QuoteRow,
     ReceiptRow,
     Table,
     TransactionRow,
 )
 from oracle.transactions import TransactionState
 from oracle.verdicts import touched
-from settlement.models import JobTerms
+from settlement.models import JobTerms, PlatformVerdict
 from settlement.types import ZERO_BYTES32, to_hex
 
-HandedIn = TypeVar("HandedIn", AttestationRow, EscrowRow)
+HandedIn = TypeVar("HandedIn", AttestationRow, QuoteRow, EscrowRow)
 
-FACTS: tuple[type[Table], ...] = (ChainEventRow, JobRow, JobEventRow, EnclaveRow, MeasurementRow)
+FACTS: tuple[type[Table], ...] = (
+    ChainEventRow,
+    JobRow,
+    JobEventRow,
+    EnclaveRow,
+    PlatformRow,
+    MeasurementRow,
+)
 """The tables that are a function of the chain alone."""
 
 
@@ -126,6 +139,7 @@ def start_over(session: Session, events: Iterable[Event]) -> None:
     for table in FACTS:
         session.execute(delete(table))
     _make_due(session, AttestationRow, true())
+    _make_due(session, QuoteRow, true())
     _make_due(session, EscrowRow, true())
     session.execute(update(ReceiptRow).where(ReceiptRow.status == Status.SETTLED).values(slot=None))
     extend(session, events)
@@ -144,8 +158,11 @@ def _subjects(session: Session, events: Collection[Event]) -> Subjects:
     jobs: set[bytes] = set()
     enclaves: set[str] = set()
     for event in events:
-        if isinstance(event, EnclaveRegistered | EnclaveRevoked):
+        if isinstance(event, EnclaveEvent):
             enclaves.add(event.enclave_key)
+        elif isinstance(event, PlatformEvent):
+            quoted = EnclaveRow.platform == event.platform
+            enclaves.update(session.scalars(select(EnclaveRow.enclave_key).where(quoted)))
         elif isinstance(event, MeasurementChanged):
             same = EnclaveRow.measurement == event.measurement
             enclaves.update(session.scalars(select(EnclaveRow.enclave_key).where(same)))
@@ -174,8 +191,10 @@ def _row(event: Event) -> ChainEventRow:
 
 
 def _subject(event: Event) -> str:
-    if isinstance(event, EnclaveRegistered | EnclaveRevoked):
+    if isinstance(event, EnclaveEvent):
         return event.enclave_key
+    if isinstance(event, PlatformEvent):
+        return to_hex(event.platform)
     if isinstance(event, MeasurementChanged):
         return to_hex(event.measurement)
     return to_hex(event.job_id)
@@ -204,8 +223,10 @@ def _typed(kind: type[Any], value: Any) -> Any:
 
 
 def _apply(session: Session, event: Event) -> None:
-    if isinstance(event, EnclaveRegistered | EnclaveRevoked):
+    if isinstance(event, EnclaveEvent):
         _apply_enclave(session, event)
+    elif isinstance(event, PlatformEvent):
+        _apply_platform(session, event)
     elif isinstance(event, MeasurementChanged):
         session.merge(MeasurementRow(measurement=event.measurement, allowed=event.allowed))
     else:
@@ -214,11 +235,15 @@ def _apply(session: Session, event: Event) -> None:
 
 def _forget(session: Session, event: Event) -> None:
     """Drop all facts about what an event speaks of, and what it made of what was handed in."""
-    if isinstance(event, EnclaveRegistered | EnclaveRevoked):
+    if isinstance(event, EnclaveEvent):
         session.execute(delete(EnclaveRow).where(EnclaveRow.enclave_key == event.enclave_key))
         if isinstance(event, EnclaveRegistered):
-            again = AttestationRow.digest == event.attestation_digest
-            _make_due(session, AttestationRow, again)
+            digest = event.attestation_digest
+            _make_due(session, AttestationRow, AttestationRow.digest == digest)
+            _make_due(session, QuoteRow, QuoteRow.digest == digest)
+    elif isinstance(event, PlatformEvent):
+        session.execute(delete(PlatformRow).where(PlatformRow.platform == event.platform))
+        _make_due(session, AttestationRow, AttestationRow.platform == event.platform)
     elif isinstance(event, MeasurementChanged):
         session.execute(
             delete(MeasurementRow).where(MeasurementRow.measurement == event.measurement)
@@ -234,7 +259,7 @@ def _make_due(session: Session, table: type[HandedIn], which: ColumnElement[bool
     ended = or_(table.status == Status.SETTLED, table.reason == Reason.JOB_VOIDED)
     for row in session.scalars(select(table).where(which, ended)):
         # one that somebody else had brought has no quorum of ours yet
-        waits = isinstance(row, AttestationRow) and row.registration is None
+        waits = isinstance(row, AttestationRow) and row.statement is None
         row.status = Status.WAITING if waits else Status.ACCEPTED
         row.reason = row.slot = row.transaction = None
 
@@ -354,17 +379,61 @@ def _apply_enclave(session: Session, event: EnclaveEvent) -> None:
             expiry=0,
             revoked=False,
             block=event.place.block,
+            platform=None,
         )
         session.add(row)
     row.block = event.place.block
     if isinstance(event, EnclaveRevoked):
         row.revoked = True
         return
+    if isinstance(event, EnclaveQuoted):
+        row.platform = event.platform
+        return
     row.node_id, row.expiry = event.node_id, event.expiry
     row.measurement = event.measurement
     row.attestation_digest = event.attestation_digest
     row.encryption_key_digest = event.encryption_key_digest
-    attestation = session.get(AttestationRow, event.attestation_digest)
-    if attestation:
-        attestation.status, attestation.reason, attestation.detail = Status.SETTLED, None, None
-        attestation.transaction = event.place.transaction
+    for handed_in in (
+        session.get(AttestationRow, event.attestation_digest),
+        session.get(QuoteRow, event.attestation_digest),
+    ):
+        if handed_in:
+            handed_in.status, handed_in.reason, handed_in.detail = Status.SETTLED, None, None
+            handed_in.transaction = event.place.transaction
+
+
+def _apply_platform(session: Session, event: PlatformEvent) -> None:
+    """Write an event of a platform into the facts, and what became of verdicts on it."""
+    row = session.get(PlatformRow, event.platform)
+    if row is None:
+        row = PlatformRow(
+            platform=event.platform, node_id=0, module_svn=bytes(16), expiry=0, revoked=False
+        )
+        session.add(row)
+    if isinstance(event, PlatformRevoked):
+        row.revoked = True
+        return
+    row.node_id, row.expiry = event.node_id, event.expiry
+    row.module_svn = event.module_svn.to_bytes(16, "big")
+    about = AttestationRow.platform == event.platform
+    for attestation in session.scalars(select(AttestationRow).where(about)):
+        settle_if_judged(row, attestation, event.place.transaction)
+
+
+def settle_if_judged(
+    known: PlatformRow, attestation: AttestationRow, transaction: bytes | None = None
+) -> bool:
+    """Settle an attestation whose verdict the chain has, or has one as good. Returns whether."""
+    verdict = parse_statement(attestation.statement) if attestation.statement else None
+    if not isinstance(verdict, PlatformVerdict) or verdict.expiry > known.expiry:
+        return False
+    if (verdict.node_id, verdict.module_svn.to_bytes(16, "big")) != (
+        known.node_id,
+        known.module_svn,
+    ):
+        return False
+    exact = verdict.expiry == known.expiry
+    attestation.status, attestation.detail = Status.SETTLED, None
+    attestation.reason = None if exact else Reason.COVERED
+    attestation.transaction = transaction
+    return True

@@ -1,4 +1,4 @@
-"""Collecting a registration's quorum from operators of whom nothing is believed unchecked."""
+"""Collecting a quorum's signatures from operators of whom nothing is believed unchecked."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -26,6 +26,7 @@ from oracle.messages import (
     TpmRenewal,
     TpmStatus,
 )
+from oracle.statements import Statement, parse_statement, statement_digest
 from oracle.store.database import Store
 from oracle.store.tables import AttestationRow
 from settlement.committee import (
@@ -35,9 +36,8 @@ from settlement.committee import (
     join_signatures,
 )
 from settlement.deployment import Deployment
-from settlement.eip712 import registration_digest
 from settlement.errors import InvalidSignature, RaphaError
-from settlement.models import EnclaveRegistration
+from settlement.models import PlatformVerdict
 from settlement.types import to_hex
 
 T = TypeVar("T")
@@ -79,6 +79,7 @@ class Quorum:
             nonce=challenge_nonce(challenges),
             expires_at=min(answer.expires_at for answer in answers),
             tpm=self._operator.wanted_tpm(request.node_id),
+            vouch_for=self._operator.vouch_for,
         )
 
     def enrol(self, request: EnrolmentRequest) -> ActivationSet:
@@ -131,7 +132,8 @@ class Quorum:
             enclave_key=evidence.enclave_key,
             encryption_key=evidence.encryption_key,
             evidence=evidence.model_dump_json(),
-            registration=None,
+            statement=None,
+            platform=None,
             signatures=None,
             status=Status.WAITING,
             reason=None,
@@ -165,7 +167,7 @@ class Quorum:
             waiting = list(session.scalars(query))
         for row in waiting:
             try:
-                registration, signatures = self.collect(Evidence.model_validate_json(row.evidence))
+                statement, signatures = self.collect(Evidence.model_validate_json(row.evidence))
             except ChainUnavailable:
                 raise
             except RaphaError as error:
@@ -174,13 +176,14 @@ class Quorum:
             with self._store.write() as session:
                 stored = session.get_one(AttestationRow, row.digest)
                 if stored.status == Status.WAITING:
-                    stored.registration = registration.model_dump_json()
+                    stored.statement = statement.model_dump_json()
+                    stored.platform = _platform(statement)
                     stored.signatures = to_hex(signatures)
                     stored.status, stored.reason, stored.detail = Status.ACCEPTED, None, None
         return False
 
-    def collect(self, evidence: Evidence) -> tuple[EnclaveRegistration, bytes]:
-        """The registration and the members' signatures as the committee's contract takes them.
+    def collect(self, evidence: Evidence) -> tuple[Statement, bytes]:
+        """What evidence justifies, and members' signatures as the committee's contract takes them.
 
         Raises:
             QuorumNotReached: when too few sign for now.
@@ -191,31 +194,32 @@ class Quorum:
         committee = sitting.committee
         request = SignatureRequest(
             evidence=evidence,
-            expiry=self._operator.latest_expiry(verified),
+            expiry=self._operator.latest_expiry(evidence, verified),
             epoch=sitting.epoch,
+            vouch_for=self._operator.vouch_for,
         )
         own = self._operator.sign(request)
-        registration = own.registration
+        statement = own.statement
         answers, refusals = self._ask_peers(
-            lambda peer: self._checked(peer.signature(request), registration, committee)
+            lambda peer: self._checked(peer.signature(request), statement, committee)
         )
         signatures = {answer.signer: answer.signature for answer in answers}
         if own.signer in committee.ids:
             signatures[own.signer] = own.signature
         try:
-            return registration, join_signatures(committee, signatures)
+            return statement, join_signatures(committee, signatures)
         except TooFewSignatures as error:
             raise QuorumNotReached(error.found, error.threshold, refusals) from error
 
     def _checked(
-        self, answer: SignatureAnswer, registration: EnclaveRegistration, committee: Committee
+        self, answer: SignatureAnswer, statement: Statement, committee: Committee
     ) -> SignatureAnswer:
-        """A peer's answer, if it is a member's signature over this very registration.
+        """A peer's answer, if it is a member's signature over this very statement.
 
         Raises:
             InvalidSignature: when it is anything else.
         """
-        digest = registration_digest(registration, self._deployment.enclave_domain)
+        digest = statement_digest(statement, self._deployment.enclave_domain)
         check_signature(committee, digest, answer.signer, answer.signature)
         return answer
 
@@ -248,10 +252,12 @@ class Quorum:
         _log.warning("attestation waits", attestation=to_hex(digest), reason=error.code)
 
 
+def _platform(statement: Statement) -> bytes | None:
+    return statement.platform if isinstance(statement, PlatformVerdict) else None
+
+
 def _status(row: AttestationRow) -> AttestationStatus:
-    expiry = None
-    if row.registration:
-        expiry = EnclaveRegistration.model_validate_json(row.registration).expiry
+    expiry = parse_statement(row.statement).expiry if row.statement else None
     return AttestationStatus(
         digest=row.digest,
         node_id=row.node_id,
@@ -259,6 +265,7 @@ def _status(row: AttestationRow) -> AttestationStatus:
         status=Status(row.status),
         reason=row.reason,
         detail=row.detail,
+        platform=row.platform,
         expiry=expiry,
         transaction=row.transaction,
     )

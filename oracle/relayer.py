@@ -1,10 +1,11 @@
-"""Brings what was handed in on chain: registrations, escrows, and receipts in batches."""
+"""Brings on chain what was handed in: statements, quotes, escrows, and receipts in batches."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
 import structlog
+from eth_utils import keccak
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -12,21 +13,33 @@ from oracle.batching import Go, decide, divide
 from oracle.candidates import Candidate, candidates, in_order
 from oracle.decide import REFUSALS
 from oracle.errors import AuthorizationLate
-from oracle.facts import Chain
+from oracle.facts import Call, Chain
 from oracle.keyring import Keyring, RelayPolicy
-from oracle.messages import Status
+from oracle.messages import Evidence, Status
 from oracle.outbox import Item
+from oracle.projection import settle_if_judged
+from oracle.quotes import quote_refusal
 from oracle.sender import Moment
+from oracle.statements import Statement, parse_statement
 from oracle.store.database import Store
-from oracle.store.tables import AttestationRow, CursorRow, EnclaveRow, EscrowRow, ReceiptRow
+from oracle.store.tables import (
+    AttestationRow,
+    CursorRow,
+    EnclaveRow,
+    EscrowRow,
+    PlatformRow,
+    QuoteRow,
+    ReceiptRow,
+)
 from oracle.verdicts import chain_time
 from settlement.contracts import Outcome
+from settlement.dcap import split_quote
 from settlement.deployment import Deployment
-from settlement.models import Authorization, EnclaveRegistration, JobTerms
+from settlement.models import Authorization, EnclaveRegistration, JobTerms, PlatformVerdict
 from settlement.reverts import ContractReverted, Revert
 from settlement.types import parse_bytes, to_hex
 
-ByKey = TypeVar("ByKey", AttestationRow, EscrowRow)
+ByKey = TypeVar("ByKey", AttestationRow, QuoteRow, EscrowRow)
 
 _log = structlog.get_logger(__name__)
 
@@ -64,7 +77,8 @@ class Relayer:
         self._chain.finalized()  # where endpoints disagree on what is final, nothing is sent
         moment = self._look()
         self.keyring.catch_up(moment)
-        sent = self._register(moment)
+        sent = self._vouch(moment)
+        sent = self._quote(moment) or sent
         sent = self._open(moment) or sent
         sent = self._settle(moment) or sent
         self.keyring.raise_if_stuck()
@@ -76,42 +90,99 @@ class Relayer:
         seen = cursor.block if cursor else -1
         return Moment(height=self._chain.latest(), seen=seen, fees=self._chain.fees())
 
-    def _register(self, moment: Moment) -> bool:
+    def _vouch(self, moment: Moment) -> bool:
+        """Bring what the committee signed."""
         with self._store.read() as session:
             query = select(AttestationRow).where(AttestationRow.status == Status.ACCEPTED)
             rows = list(session.scalars(query))
         sent = False
         for row in rows:
-            if row.registration is None or row.signatures is None or not self.keyring.has_room():
+            if row.statement is None or row.signatures is None or not self.keyring.has_room():
                 continue
-            registration = EnclaveRegistration.model_validate_json(row.registration)
-            call = self._chain.register_call(registration, parse_bytes(row.signatures))
-            key = row.digest
+            statement, signatures = parse_statement(row.statement), parse_bytes(row.signatures)
+            if isinstance(statement, PlatformVerdict):
+                call = self._chain.judge_call(statement, signatures)
+            else:
+                call = self._chain.register_call(statement, signatures)
             try:
-                sent = self.keyring.submit(call, moment, partial(_one, AttestationRow, key)) or sent
+                try:
+                    sent = self._submit(call, moment, AttestationRow, row.digest) or sent
+                except ContractReverted as refusal:
+                    if refusal.revert is not Revert.DCAP_PLATFORM_IS_NOT_CERTIFIED_FOR_SO_LONG:
+                        raise
+                    # its certificate comes first; once that is final the verdict is due again
+                    parts = split_quote(Evidence.model_validate_json(row.evidence).quote)
+                    call = self._chain.register_platform_call(parts)
+                    sent = self._submit(call, moment, AttestationRow, row.digest) or sent
             except ContractReverted as refusal:
-                self._refuse_registration(key, registration, refusal)
+                self._refuse_statement(row.digest, statement, refusal)
         return sent
 
-    def _refuse_registration(
-        self, digest: bytes, registration: EnclaveRegistration, refusal: ContractReverted
+    def _refuse_statement(
+        self, digest: bytes, statement: Statement, refusal: ContractReverted
     ) -> None:
         with self._store.write() as session:
             row = session.get_one(AttestationRow, digest)
             if row.status != Status.ACCEPTED:
                 return
             row.reason, row.detail = refusal.code, str(refusal)
-            known = session.get(EnclaveRow, registration.enclave_key)
+            # What is no longer new may be this very one, brought by somebody: only the facts tell.
             if refusal.revert is Revert.ENCLAVES_SIGNED_FOR_ANOTHER_COMMITTEE:
                 row.status = Status.WAITING
-                row.registration = row.signatures = None
+                row.statement = row.signatures = row.platform = None
             elif refusal.revert is Revert.ENCLAVES_REGISTRATION_IS_NOT_NEWER:
-                # Somebody else may have brought this very one: only the facts tell.
-                if known and known.expiry >= registration.expiry:
+                assert isinstance(statement, EnclaveRegistration)
+                known = session.get(EnclaveRow, statement.enclave_key)
+                if known and known.expiry >= statement.expiry:
                     row.status = Status.REJECTED
+            elif refusal.revert is Revert.DCAP_VERDICT_IS_NOT_NEWER:
+                judged = session.get(PlatformRow, row.platform)
+                known_to = judged.expiry if judged else 0
+                if judged and known_to >= statement.expiry and not settle_if_judged(judged, row):
+                    row.status = Status.REJECTED
+            elif refusal.revert is Revert.DCAP_CERTIFICATE_IS_NOT_NEWER:
+                pass  # somebody brought the certificate in between
             elif refusal.final:
                 row.status = Status.REJECTED
-        _log.warning("registration refused", attestation=to_hex(digest), reason=refusal.code)
+        _log.warning("statement refused", attestation=to_hex(digest), reason=refusal.code)
+
+    def _quote(self, moment: Moment) -> bool:
+        """Bring quotes for the chain to check."""
+        with self._store.read() as session:
+            rows = list(session.scalars(select(QuoteRow).where(QuoteRow.status == Status.ACCEPTED)))
+        sent = False
+        for row in rows:
+            if not self.keyring.has_room():
+                break
+            call = self._chain.register_quote_call(
+                split_quote(row.quote), row.enclave_key, keccak(row.encryption_key)
+            )
+            try:
+                sent = self._submit(call, moment, QuoteRow, row.digest) or sent
+            except ContractReverted as refusal:
+                self._refuse_quote(row.digest, refusal)
+        return sent
+
+    def _refuse_quote(self, digest: bytes, refusal: ContractReverted) -> None:
+        with self._store.write() as session:
+            row = session.get_one(QuoteRow, digest)
+            if row.status != Status.ACCEPTED:
+                return
+            error = quote_refusal(refusal)
+            row.reason, row.detail = error.code, str(error)
+            known = session.get(EnclaveRow, row.enclave_key)
+            judged = session.get(PlatformRow, row.platform)
+            if refusal.revert is Revert.ENCLAVES_REGISTRATION_IS_NOT_NEWER:
+                # this very quote may have been brought by somebody: only the facts tell
+                if known and judged and known.expiry >= judged.expiry:
+                    row.status = Status.REJECTED
+            elif error.final:
+                row.status = Status.REJECTED
+        _log.warning("quote refused", quote=to_hex(digest), reason=error.code)
+
+    def _submit(self, call: Call, moment: Moment, table: type[ByKey], key: bytes) -> bool:
+        """Have a call sent that carries one item. Raises ContractReverted."""
+        return self.keyring.submit(call, moment, partial(_one, table, key))
 
     def _open(self, moment: Moment) -> bool:
         with self._store.read() as session:
@@ -128,7 +199,7 @@ class Relayer:
             call = self._chain.open_call(terms, authorization)
             key = row.job_id
             try:
-                sent = self.keyring.submit(call, moment, partial(_one, EscrowRow, key)) or sent
+                sent = self._submit(call, moment, EscrowRow, key) or sent
             except ContractReverted as refusal:
                 self._refuse_escrow(key, refusal)
         return sent

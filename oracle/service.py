@@ -37,6 +37,7 @@ from oracle.loops import Loop
 from oracle.messages import Readiness
 from oracle.metrics import Metrics
 from oracle.quorum import Quorum
+from oracle.quotes import Quotes
 from oracle.relayer import Relayer
 from oracle.signers.configured import configured_signers
 from oracle.store.database import Store
@@ -125,6 +126,13 @@ class Service:
         if self._quorum is None:
             raise NotRelaying
         return self._quorum
+
+    @property
+    def quotes(self) -> Quotes:
+        """The intake of quotes for the chain to check. Raises NotRelaying."""
+        if self.relayer is None:
+            raise NotRelaying
+        return Quotes(self.store, self.chain, self.relayer.keyring.senders[0].address)
 
     @property
     def relayed_intake(self) -> Intake:
@@ -266,7 +274,7 @@ def build(settings: OracleSettings, clock: Callable[[], int] = wall_clock) -> Se
         ),
         development_root=root,
     )
-    policy = CommitteePolicy(settings.registration_ttl, settings.challenge_ttl)
+    policy = CommitteePolicy(settings.registration_ttl, settings.challenge_ttl, settings.vouch_for)
     tpms = _tpms(settings, store, deployment, clock)
     operator = Operator(store, chain, deployment, verifier, member, policy, clock, tpms)
     peers: tuple[PeerClient, ...] = ()

@@ -6,11 +6,13 @@ from sqlalchemy.orm import Session
 
 from oracle.errors import ItemUnknown, NotRejected
 from oracle.messages import Status
+from oracle.outbox import Item
 from oracle.store.database import Store
 from oracle.store.tables import (
     AttestationRow,
     EscrowRow,
     JobEventRow,
+    QuoteRow,
     ReceiptRow,
     Table,
     TransactionRow,
@@ -43,20 +45,22 @@ class Unfinished(Frozen):
     receipts: int
     escrows: int
     attestations: int
+    quotes: int
     transactions: int
     waiting: int
 
     @property
     def total(self) -> int:
         """All that will become final by itself."""
-        return self.receipts + self.escrows + self.attestations + self.transactions
+        items = self.receipts + self.escrows + self.attestations + self.quotes
+        return items + self.transactions
 
 
 def retry(store: Store, deployment: Deployment, digest: bytes) -> tuple[Retried, ...]:
-    """Judge anew what was rejected: a receipt (by each signer), an escrow, an attestation.
+    """Judge anew what was rejected: a receipt (by each signer), an escrow, an attestation, a quote.
 
-    A receipt is judged by the facts, also one that the vault had refused for good. An escrow is due
-    again. An attestation collects its quorum again.
+    A receipt is judged by the facts, also one that the vault had refused for good. An escrow or a
+    quote is due again. An attestation collects its quorum again.
 
     Raises:
         ItemUnknown: when nothing of this digest was handed in.
@@ -66,7 +70,8 @@ def retry(store: Store, deployment: Deployment, digest: bytes) -> tuple[Retried,
         receipts = session.scalars(select(ReceiptRow).where(ReceiptRow.digest == digest)).all()
         escrow = session.get(EscrowRow, digest)
         attestation = session.get(AttestationRow, digest)
-        found = [item for item in (*receipts, escrow, attestation) if item is not None]
+        quote = session.get(QuoteRow, digest)
+        found = [item for item in (*receipts, escrow, attestation, quote) if item is not None]
         if not found:
             raise ItemUnknown(digest)
         rejected = [item for item in found if item.status == Status.REJECTED]
@@ -80,7 +85,9 @@ def retry(store: Store, deployment: Deployment, digest: bytes) -> tuple[Retried,
                 continue
             item.detail = None
             if isinstance(item, AttestationRow):
-                item.registration = item.signatures = None
+                item.statement = item.signatures = item.platform = None
+            elif isinstance(item, QuoteRow):
+                item.status = Status.ACCEPTED
             else:
                 item.status = Status.REJECTED if is_voided(session, digest) else Status.ACCEPTED
                 item.reason = "JobVoided" if item.status == Status.REJECTED else None
@@ -94,8 +101,13 @@ def retry(store: Store, deployment: Deployment, digest: bytes) -> tuple[Retried,
     return tuple(_retried(item, digest) for item in rejected)
 
 
-def _retried(item: ReceiptRow | EscrowRow | AttestationRow, digest: bytes) -> Retried:
-    kinds = {ReceiptRow: "receipt", EscrowRow: "escrow", AttestationRow: "attestation"}
+def _retried(item: Item, digest: bytes) -> Retried:
+    kinds = {
+        ReceiptRow: "receipt",
+        EscrowRow: "escrow",
+        AttestationRow: "attestation",
+        QuoteRow: "quote",
+    }
     return Retried(
         kind=kinds[type(item)],
         digest=digest,
@@ -108,8 +120,7 @@ def _retried(item: ReceiptRow | EscrowRow | AttestationRow, digest: bytes) -> Re
 def unfinished(store: Store) -> Unfinished:
     """What of all that was taken in is not final yet."""
     due = (Status.ACCEPTED, Status.SUBMITTED)
-    tables: tuple[type[ReceiptRow | EscrowRow | AttestationRow], ...]
-    tables = (ReceiptRow, EscrowRow, AttestationRow)
+    tables: tuple[type[Item], ...] = (ReceiptRow, EscrowRow, AttestationRow, QuoteRow)
     with store.read() as session:
         counts = [_count(session, table, table.status.in_(due)) for table in tables]
         waiting = [_count(session, table, table.status == Status.WAITING) for table in tables]
@@ -119,6 +130,7 @@ def unfinished(store: Store) -> Unfinished:
         receipts=counts[0],
         escrows=counts[1],
         attestations=counts[2],
+        quotes=counts[3],
         transactions=transactions,
         waiting=sum(waiting),
     )

@@ -16,6 +16,7 @@ from oracle.store.tables import (
     JobEventRow,
     JobRow,
     MeasurementRow,
+    PlatformRow,
     ReceiptRow,
 )
 from settlement.models import JobTerms, Receipt
@@ -188,15 +189,21 @@ def is_voided(session: Session, job_id: bytes) -> bool:
 
 
 def enclave_facts(session: Session, keys: Collection[str]) -> dict[str, EnclaveFact]:
-    """What the finalized chain says about enclave keys."""
+    """What the finalized chain says of enclave keys; one by quote is revoked with its platform."""
     query = (
-        select(EnclaveRow, MeasurementRow.allowed)
+        select(EnclaveRow, MeasurementRow.allowed, PlatformRow.revoked)
         .outerjoin(MeasurementRow, MeasurementRow.measurement == EnclaveRow.measurement)
+        .outerjoin(PlatformRow, PlatformRow.platform == EnclaveRow.platform)
         .where(EnclaveRow.enclave_key.in_(keys), EnclaveRow.node_id != 0)
     )
     return {
-        row.enclave_key: EnclaveFact(row.node_id, row.expiry, row.revoked, bool(allowed))
-        for row, allowed in session.execute(query)
+        row.enclave_key: EnclaveFact(
+            node_id=row.node_id,
+            expiry=row.expiry,
+            revoked=row.revoked or bool(platform_revoked),
+            measurement_allowed=bool(allowed),
+        )
+        for row, allowed, platform_revoked in session.execute(query)
     }
 
 

@@ -291,6 +291,8 @@ class Localnet:
                 "COLLATERAL_FILE": str(self._platform / "collateral.json"),
                 "POLL_INTERVAL": "0.5",
                 "RELAY": "false",
+                # the local chain has the P-256 precompile, and checks the enclave's quote itself
+                "VOUCH_FOR": "platform",
                 **(self.tpm.operator_settings() if self.tpm else {}),
             }
             if name == names[0]:

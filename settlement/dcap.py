@@ -10,11 +10,13 @@ from importlib.resources import files
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.exceptions import InvalidSignature as NotSigned
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from eth_utils import keccak
 
-from settlement.errors import InvalidInput
+from settlement.errors import InvalidInput, InvalidSignature
 from settlement.types import Bytes32, HexData
 
 SGX = 0x00
@@ -60,6 +62,20 @@ class P256Key:
         """keccak-256 of x and y: how the registry knows a platform or a CA."""
         return keccak(self.x + self.y)
 
+    def check(self, signature: bytes, data: bytes) -> None:
+        """Let this key's ECDSA signature (r and s, 64 bytes) over SHA-256 of `data` pass.
+
+        Raises:
+            InvalidSignature: when it is not that.
+        """
+        r, s = (int.from_bytes(half, "big") for half in (signature[:32], signature[32:]))
+        try:
+            ec.EllipticCurvePublicKey.from_encoded_point(
+                ec.SECP256R1(), b"\x04" + self.x + self.y
+            ).verify(encode_dss_signature(r, s), data, ec.ECDSA(hashes.SHA256()))
+        except (NotSigned, ValueError):
+            raise InvalidSignature("the signature is not by this P-256 key") from None
+
     def abi_value(self) -> tuple[bytes, bytes]:
         """The value of the contract's `Key`."""
         return self.x, self.y
@@ -84,6 +100,17 @@ class QuoteParts:
     def pck_key(self) -> P256Key:
         """The platform's key; its digest is the platform."""
         return P256Key.of(x509.load_der_x509_certificate(self.certificates[0]))
+
+    @property
+    def platform(self) -> bytes:
+        """How the registry knows the platform, by the word of the certificates alone."""
+        return self.pck_key.digest
+
+    @property
+    def certified_until(self) -> int:
+        """When the platform's certificate ends, Unix seconds."""
+        certificate = x509.load_der_x509_certificate(self.certificates[0])
+        return int(certificate.not_valid_after_utc.timestamp())
 
     @property
     def issuer(self) -> P256Key:

@@ -79,7 +79,8 @@ class ChallengeRow(Table):
 class AttestationRow(Table):
     """Evidence that was handed in here; `slot` is that of the transaction that carries it.
 
-    `registration` and `signatures` are JSON, once the quorum is reached.
+    `statement` (JSON) and `signatures` (hex) are what the committee signed, once the quorum is
+    reached; `platform` is the one that the statement is a verdict on, if it is one.
     """
 
     __tablename__ = "attestations"
@@ -89,8 +90,27 @@ class AttestationRow(Table):
     enclave_key: Mapped[str] = mapped_column(String(42))
     encryption_key: Mapped[bytes] = mapped_column(LargeBinary(32))
     evidence: Mapped[str] = mapped_column(Text)
-    registration: Mapped[str | None] = mapped_column(Text)
+    statement: Mapped[str | None] = mapped_column(Text)
     signatures: Mapped[str | None] = mapped_column(Text)
+    status: Mapped[str] = mapped_column(String(16), index=True)
+    reason: Mapped[str | None] = mapped_column(String(64))
+    detail: Mapped[str | None] = mapped_column(Text)
+    slot: Mapped[int | None] = mapped_column(BigInteger, index=True)
+    transaction: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+    platform: Mapped[bytes | None] = mapped_column(LargeBinary(32), index=True)
+
+
+class QuoteRow(Table):
+    """A quote that was handed in here for the chain to check; the contract would have taken it."""
+
+    __tablename__ = "quotes"
+
+    digest: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    node_id: Mapped[int] = mapped_column(Unsigned64)
+    enclave_key: Mapped[str] = mapped_column(String(42))
+    encryption_key: Mapped[bytes] = mapped_column(LargeBinary(32))
+    platform: Mapped[bytes] = mapped_column(LargeBinary(32))
+    quote: Mapped[bytes] = mapped_column(LargeBinary)
     status: Mapped[str] = mapped_column(String(16), index=True)
     reason: Mapped[str | None] = mapped_column(String(64))
     detail: Mapped[str | None] = mapped_column(Text)
@@ -203,7 +223,10 @@ class JobEventRow(Table):
 
 
 class EnclaveRow(Table):
-    """Fact: an enclave key. A key that was revoked before it was ever registered has node 0."""
+    """Fact: an enclave key. A key that was revoked before it was ever registered has node 0.
+
+    `platform` is the one whose quote registered it, None for a key by the committee's word alone.
+    """
 
     __tablename__ = "enclaves"
 
@@ -215,6 +238,19 @@ class EnclaveRow(Table):
     expiry: Mapped[int] = mapped_column(Unsigned64)
     revoked: Mapped[bool] = mapped_column(Boolean)
     block: Mapped[int] = mapped_column(BigInteger)
+    platform: Mapped[bytes | None] = mapped_column(LargeBinary(32), index=True)
+
+
+class PlatformRow(Table):
+    """Fact: a platform, and the committee's verdict on it; without one all of it is 0."""
+
+    __tablename__ = "platforms"
+
+    platform: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    node_id: Mapped[int] = mapped_column(Unsigned64)
+    module_svn: Mapped[bytes] = mapped_column(LargeBinary(16))
+    expiry: Mapped[int] = mapped_column(Unsigned64)
+    revoked: Mapped[bool] = mapped_column(Boolean)
 
 
 class MeasurementRow(Table):
@@ -243,8 +279,8 @@ class CursorRow(Table):
 class ChainEventRow(Table):
     """An event as the finalized chain has it: all other facts are derived from these, in order.
 
-    `kind` is the fact's class in `oracle.facts`, `subject` the job, enclave key or measurement that
-    it speaks of (hex), `fields` the rest of it as JSON.
+    `kind` is the fact's class in `oracle.facts`, `subject` the job, enclave key, platform or
+    measurement that it speaks of (hex), `fields` the rest of it as JSON.
     """
 
     __tablename__ = "chain_events"

@@ -1,12 +1,18 @@
 """Keeps the enclave's key registered on chain: challenge, quote, evidence; again before expiry.
 
+Where the operators vouch for platforms, the evidence brings a verdict on this one, and a second
+quote, for the chain's own challenge, registers the key. Nothing is remembered between the steps:
+what the oracle and the chain know says where to go on, also after a crash.
+
 Where the machine has a TPM, its quote goes along, and is renewed by itself in between.
 """
 
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -16,18 +22,26 @@ from oracle.client import (
     Evidence,
     NodeStatus,
     OracleRefused,
+    PlatformStatus,
+    QuoteRequest,
+    QuoteStatus,
     Status,
     TpmEvidence,
+    VouchFor,
 )
 from oracle.clients.edge.errors import AttestationRefused, AttestationTimedOut, NodeStopping
 from oracle.clients.edge.machine import NOT_ENROLLED, Machine
 from oracle.clients.edge.patience import Patience
 from oracle.clients.edge.signer import EnclaveSigner, QuotePlatform
+from settlement.dcap import split_quote
 from settlement.deployment import Deployment
 
 STALE = "StaleChallenge"
 TPM_REQUIRED = "TpmRequired"
+NOT_NEWER = "ENCLAVES_REGISTRATION_IS_NOT_NEWER"
 _ATTEMPTS = 3
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +53,20 @@ class AttestationApi(Protocol):
     def submit_attestation(self, evidence: Evidence) -> AttestationStatus: ...
     def attestation(self, digest: bytes) -> AttestationStatus: ...
     def nodes(self) -> tuple[NodeStatus, ...]: ...
+    def platform(self, platform: bytes) -> PlatformStatus: ...
+    def submit_quote(self, request: QuoteRequest) -> QuoteStatus: ...
+    def quote(self, digest: bytes) -> QuoteStatus: ...
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """Evidence that was handed in, by its digest, None where a verdict of before still serves.
+
+    `platform` is None where the operators vouch for the key itself.
+    """
+
+    digest: bytes | None
+    platform: bytes | None
 
 
 class Attestor:
@@ -97,8 +125,7 @@ class Attestor:
         if standing is not None and standing.expiry - self._margin > now:
             self._renew_at = standing.expiry - self._margin
             return
-        digest = self._attest()
-        expiry = self._await_registration(digest, standing.expiry if standing else 0)
+        expiry = self._register(standing.expiry if standing else 0)
         # Half of a validity shorter than the margin, so that renewing never becomes continuous.
         self._renew_at = expiry - min(self._margin, max(expiry - now, 0) // 2)
         log.info(
@@ -115,12 +142,22 @@ class Attestor:
                 return status
         return None
 
-    def _attest(self) -> bytes:
+    def _register(self, previous: int) -> int:
+        """Have the key registered for longer than to `previous`; returns until when it now is."""
+        attempt = self._attest(previous)
+        if attempt.platform is None:
+            assert attempt.digest is not None  # only a verdict can be there already
+            return self._await_registration(attempt.digest, previous)
+        if attempt.digest is not None:
+            self._await_verdict(attempt.digest)
+        return self._bring_quote(attempt.platform, previous)
+
+    def _attest(self, previous: int) -> _Attempt:
         if self._machine is not None:
             self._machine.enrol_again()
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return self._patience.call(self._submit)
+                return self._patience.call(self._submit, previous)
             except OracleRefused as error:
                 if error.code in NOT_ENROLLED and self._machine is not None:
                     self._machine.enrol_again()
@@ -131,17 +168,16 @@ class Attestor:
                     raise AttestationRefused(error.code, error.detail) from error
         raise AssertionError("the loop returns or raises")
 
-    def _submit(self) -> bytes:
+    def _submit(self, previous: int) -> _Attempt:
         key = self._signer.enclave_key
         challenge = self._oracle.create_challenge(self._node_id, key)
+        quote = self._quote(challenge.nonce)
+        platform = None
+        if challenge.vouch_for is VouchFor.PLATFORM:
+            platform = split_quote(quote).platform
+            if self._is_judged(self._oracle.platform(platform), previous):
+                return _Attempt(None, platform)
         tpm = self._tpm_evidence(challenge)
-        quote = self._signer.quote(
-            self._platform,
-            nonce=challenge.nonce,
-            chain_id=self._deployment.chain_id,
-            registry=self._deployment.enclave_registry,
-            configuration=self._configuration,
-        )
         evidence = Evidence(
             node_id=self._node_id,
             enclave_key=key,
@@ -151,7 +187,21 @@ class Attestor:
             quote=quote,
             tpm=tpm,
         )
-        return self._oracle.submit_attestation(evidence).digest
+        return _Attempt(self._oracle.submit_attestation(evidence).digest, platform)
+
+    def _is_judged(self, platform: PlatformStatus, previous: int) -> bool:
+        """Whether a verdict of before lets the key be registered for long enough."""
+        until = max(previous, self._clock() + self._margin)
+        return platform.node_id == self._node_id and platform.expiry > until
+
+    def _quote(self, nonce: bytes) -> bytes:
+        return self._signer.quote(
+            self._platform,
+            nonce=nonce,
+            chain_id=self._deployment.chain_id,
+            registry=self._deployment.enclave_registry,
+            configuration=self._configuration,
+        )
 
     def _tpm_evidence(self, challenge: ChallengeSet) -> TpmEvidence | None:
         if self._machine is not None:
@@ -165,15 +215,80 @@ class Attestor:
             log.info("running_without_tpm", node_id=self._node_id)
         return None
 
-    def _await_registration(self, digest: bytes, previous_expiry: int) -> int:
+    def _await_registration(self, digest: bytes, previous: int) -> int:
+        def registered() -> int | None:
+            expiry = self._registered_beyond(previous)
+            if expiry is None:
+                _settled(self._patience.call(self._oracle.attestation, digest))
+            return expiry
+
+        return self._await(registered)
+
+    def _await_verdict(self, digest: bytes) -> None:
+        self._await(lambda: _settled(self._patience.call(self._oracle.attestation, digest)) or None)
+
+    def _bring_quote(self, platform: bytes, previous: int) -> int:
+        """Have the key registered by a quote; again where somebody used up the challenge first."""
+        for _ in range(_ATTEMPTS):
+            if self._patience.call(self._oracle.platform, platform).expiry <= previous:
+                return previous  # no verdict is to be had for longer, as with expiring collateral
+            try:
+                digest: bytes | None = self._patience.call(self._submit_quote, platform)
+            except OracleRefused as error:
+                if error.code == STALE:
+                    continue
+                if error.code != NOT_NEWER:
+                    raise AttestationRefused(error.code, error.detail) from error
+                digest = None  # it is registered, and not final yet
+            expiry = self._await(partial(self._quoted, digest, previous))
+            if expiry > previous:
+                return expiry
+        raise AttestationTimedOut(self._signer.enclave_key, self._timeout)
+
+    def _submit_quote(self, platform: bytes) -> bytes:
+        challenge = self._oracle.platform(platform).challenge
+        request = QuoteRequest(
+            node_id=self._node_id,
+            enclave_key=self._signer.enclave_key,
+            encryption_key=self._signer.encryption_key,
+            quote=self._quote(challenge),
+        )
+        return self._oracle.submit_quote(request).digest
+
+    def _quoted(self, digest: bytes | None, previous: int) -> int | None:
+        """The registration's expiry, 0 when another quote is needed, None as long as it waits."""
+        expiry = self._registered_beyond(previous)
+        if expiry is not None or digest is None:
+            return expiry
+        status = self._patience.call(self._oracle.quote, digest)
+        if status.status is Status.REJECTED and status.reason == STALE:
+            return 0
+        _settled(status)
+        return None
+
+    def _registered_beyond(self, previous: int) -> int | None:
+        standing = self._standing()
+        if standing is not None and standing.expiry > previous:
+            return standing.expiry
+        return None
+
+    def _await(self, look: Callable[[], T | None]) -> T:
+        """What `look` finds within the timeout."""
         until = time.monotonic() + self._timeout
         while time.monotonic() < until:
-            standing = self._standing()
-            if standing is not None and standing.expiry > previous_expiry:
-                return standing.expiry
-            status = self._patience.call(self._oracle.attestation, digest)
-            if status.status is Status.REJECTED:
-                raise AttestationRefused(status.reason or "Rejected", status.detail or "no detail")
+            if (found := look()) is not None:
+                return found
             if self._stop.wait(self._poll_seconds):
                 raise NodeStopping
         raise AttestationTimedOut(self._signer.enclave_key, self._timeout)
+
+
+def _settled(status: AttestationStatus | QuoteStatus) -> bool:
+    """Whether it is final on chain.
+
+    Raises:
+        AttestationRefused: when it was rejected.
+    """
+    if status.status is Status.REJECTED:
+        raise AttestationRefused(status.reason or "Rejected", status.detail or "no detail")
+    return status.status is Status.SETTLED

@@ -29,6 +29,7 @@ from oracle.messages import (
 )
 from scripts.chain import ROOT, anvil_binary, die_with_parent, free_port, rpc
 from settlement.client import Settlement
+from settlement.dcap import Trust
 from settlement.deploy import DeploymentParameters, deploy, deploy_test_usdc
 from settlement.deployment import Deployment
 from settlement.eip712 import job_id, receipt_digest, sign_digest
@@ -160,10 +161,9 @@ def network(tmp_path: Path, operator_settings: dict[str, str]) -> Iterator[Netwo
         until(w3.is_connected)
         rpc(w3, "evm_setIntervalMining", 0)
         rpc(w3, "evm_setAutomine", True)
-        deployment = _deploy(w3)
+        platform = DevPlatform.create(int(time.time()) - 3600, chain_id=w3.eth.chain_id)
+        deployment = _deploy(w3, platform.trust)
         rpc(w3, "evm_setIntervalMining", 1)
-        now = int(time.time())
-        platform = DevPlatform.create(now - 3600, chain_id=deployment.chain_id)
         shared = {
             "RPC_URL": f"http://127.0.0.1:{port}",
             "DEPLOYMENT_FILE": _file(tmp_path, "deployment.json", deployment.model_dump_json()),
@@ -217,7 +217,7 @@ def _file(directory: Path, name: str, content: str) -> str:
     return str(path)
 
 
-def _deploy(w3: Web3) -> Deployment:
+def _deploy(w3: Web3, trust: Trust) -> Deployment:
     for name in ("deployer", "registrar", "relayer"):
         rpc(w3, "anvil_setBalance", actor(name).address, hex(10**21))
     deployer = LocalSigner(actor("deployer"))
@@ -238,6 +238,7 @@ def _deploy(w3: Web3) -> Deployment:
             measurements=(MEASUREMENT,),
             grace_period=86_400,
             timelock_delay=3600,
+            trust=trust,
         ),
     )
     settlement = Settlement(w3, deployment, deployer)

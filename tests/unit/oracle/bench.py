@@ -17,9 +17,17 @@ from oracle.committee import CommitteePolicy, Operator
 from oracle.facts import Chain
 from oracle.intake import Intake
 from oracle.keyring import Keyring, RelayPolicy
-from oracle.messages import ChallengeSet, EscrowRequest, Evidence, PeerChallenge
+from oracle.messages import (
+    ChallengeSet,
+    EscrowRequest,
+    Evidence,
+    PeerChallenge,
+    QuoteRequest,
+    VouchFor,
+)
 from oracle.outbox import Outbox
 from oracle.quorum import Quorum
+from oracle.quotes import Quotes
 from oracle.relayer import Relayer
 from oracle.service import Service
 from oracle.signers.local import LocalKey
@@ -28,6 +36,7 @@ from oracle.tpm import NodeTpms
 from oracle.transactions import FeePolicy
 from oracle.watcher import Watcher
 from settlement.committee import MemberKey
+from settlement.dcap import split_quote
 from settlement.deployment import Deployment
 from settlement.eip712 import job_id, receipt_digest, receive_authorization_digest, sign_digest
 from settlement.enclave import report_data
@@ -195,6 +204,30 @@ def evidence(
     return Evidence(**{**fields, **changes})
 
 
+PLATFORM = split_quote(_PLATFORM.quote(MEASUREMENT, bytes(64))).platform
+"""The development platform, as the registry knows it."""
+
+
+def quote_for(challenge: bytes, *, enclave: str = "enclave", **changes: Any) -> QuoteRequest:
+    """A quote for the chain's challenge, by the development platform."""
+    enclave_key = actor(enclave).address
+    data = report_data(
+        chain_id=DEPLOYMENT.chain_id,
+        registry=DEPLOYMENT.enclave_registry,
+        enclave_key=enclave_key,
+        encryption_key=ENCRYPTION_KEY,
+        nonce=challenge,
+        configuration=CONFIGURATION,
+    )
+    fields: dict[str, Any] = {
+        "node_id": 1,
+        "enclave_key": enclave_key,
+        "encryption_key": ENCRYPTION_KEY,
+        "quote": _PLATFORM.quote(changes.pop("measurement", MEASUREMENT), data),
+    }
+    return QuoteRequest(**{**fields, **changes})
+
+
 @dataclass
 class Bench:
     """One oracle's parts over one ledger. `restart` makes them anew on the same database."""
@@ -206,6 +239,7 @@ class Bench:
     policy: RelayPolicy = POLICY
     keys: tuple[str, ...] = ("relayer",)
     tpms: Callable[[Store, Callable[[], int]], NodeTpms] | None = None
+    vouch_for: VouchFor = VouchFor.KEY
     now: Callable[[], int] = field(init=False)
     keyring: Keyring | None = field(init=False, default=None)
 
@@ -242,6 +276,7 @@ class Bench:
         self.operator = self.operator_of("operator", self.store)
         self.quorum = Quorum(self.store, self.chain, DEPLOYMENT, self.operator, self.peers)
         signers = [LocalKey(actor(name)) for name in self.keys]
+        self.quotes = Quotes(self.store, self.chain, signers[0].address)
         self.keyring = Keyring(self.store, self.chain, DEPLOYMENT, signers, self.policy)
         self.relayer = Relayer(
             self.store, self.chain, DEPLOYMENT, self.keyring, self.policy, self.now
@@ -251,9 +286,11 @@ class Bench:
         """The transactions of one of the relaying keys."""
         return self.relayer.keyring.senders[key].outbox
 
-    def operator_of(self, name: str, store: Store) -> Operator:
-        """An operator of the committee with this actor's key."""
-        policy = CommitteePolicy(registration_ttl=7 * DAY, challenge_ttl=600)
+    def operator_of(self, name: str, store: Store, vouch_for: VouchFor | None = None) -> Operator:
+        """An operator of the committee with this actor's key, in the bench's mode or another."""
+        policy = CommitteePolicy(
+            registration_ttl=7 * DAY, challenge_ttl=600, vouch_for=vouch_for or self.vouch_for
+        )
         return Operator(
             store,
             self.chain,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from eth_abi import encode
 from eth_account import Account
 from eth_account.typed_transactions import TypedTransaction
 from eth_utils import keccak, to_checksum_address
@@ -19,6 +20,7 @@ from oracle.facts import (
     Block,
     Call,
     CallKind,
+    EnclaveQuoted,
     EnclaveRegistered,
     EnclaveRevoked,
     Event,
@@ -33,18 +35,31 @@ from oracle.facts import (
     MeasurementChanged,
     Mined,
     Place,
+    Platform,
+    PlatformJudged,
+    PlatformRevoked,
     Settled,
     SittingCommittee,
 )
+from oracle.statements import Statement, statement_digest
 from settlement.committee import Committee, EcdsaCommittee, TooFewSignatures, signers_of
 from settlement.contracts import Claim, Outcome, authorization_signer
+from settlement.dcap import P256Key, QuoteParts
 from settlement.deployment import Deployment
-from settlement.eip712 import job_id, receipt_digest, recover_signer, registration_digest
+from settlement.eip712 import job_id, receipt_digest, recover_signer
+from settlement.enclave import ENCLAVE_TAG
 from settlement.errors import InvalidSignature
-from settlement.models import Authorization, EnclaveRegistration, JobTerms, SignedReceipt
+from settlement.models import (
+    Authorization,
+    EnclaveRegistration,
+    JobTerms,
+    PlatformVerdict,
+    SignedReceipt,
+)
 from settlement.reverts import ContractReverted, Revert
 
 START = 1_800_000_000
+MAX_VALIDITY = 31 * 24 * 3600
 FINALITY = 2
 PLENTY = 10**21
 
@@ -65,6 +80,7 @@ class Enclave:
     expiry: int
     measurement: bytes
     revoked: bool = False
+    platform: bytes | None = None
 
 
 @dataclass
@@ -73,6 +89,7 @@ class State:
     voided: set[bytes] = field(default_factory=set)
     enclaves: dict[str, Enclave] = field(default_factory=dict)
     measurements: dict[bytes, bool] = field(default_factory=dict)
+    platforms: dict[bytes, Platform] = field(default_factory=dict)
     nodes: set[int] = field(default_factory=set)
     committee: Committee | None = None
     epoch: int = 1
@@ -88,6 +105,7 @@ class State:
             jobs={key: replace(job) for key, job in self.jobs.items()},
             enclaves={key: replace(enclave) for key, enclave in self.enclaves.items()},
             measurements=dict(self.measurements),
+            platforms=dict(self.platforms),
             voided=set(self.voided),
             nodes=set(self.nodes),
             nonces=dict(self.nonces),
@@ -188,6 +206,14 @@ class Ledger:
         elif call["kind"] == CallKind.OPEN:
             terms = JobTerms.model_validate(call["terms"])
             self._open(terms, Authorization.model_validate(call["authorization"]))
+        elif call["kind"] == CallKind.PLATFORM:
+            self._register_platform(_parts(call["parts"]))
+        elif call["kind"] == CallKind.JUDGE:
+            verdict = PlatformVerdict.model_validate(call["verdict"])
+            self._judge(verdict, bytes.fromhex(call["signatures"]))
+        elif call["kind"] == CallKind.QUOTE:
+            digest = bytes.fromhex(call["encryption_key_digest"])
+            self._register_quote(_parts(call["parts"]), call["enclave_key"], digest)
         else:
             registration = EnclaveRegistration.model_validate(call["registration"])
             self._register(registration, bytes.fromhex(call["signatures"]))
@@ -242,16 +268,32 @@ class Ledger:
         self.open(terms)
 
     def _register(self, registration: EnclaveRegistration, signatures: bytes) -> None:
-        digest = registration_digest(registration, self.deployment.enclave_domain)
-        known = self.state.enclaves.get(registration.enclave_key)
         if registration.epoch != self.state.epoch:
             raise ContractReverted(Revert.ENCLAVES_SIGNED_FOR_ANOTHER_COMMITTEE.value)
         if not self.state.measurements.get(registration.measurement):
             raise ContractReverted(Revert.ENCLAVES_MEASUREMENT_IS_NOT_ALLOWED.value)
-        if known and known.revoked:
+        self._check_known(registration.enclave_key, registration.node_id, registration.expiry)
+        self._check_signatures(registration, signatures)
+        self.register(registration)
+
+    def _check_known(self, enclave_key: str, node_id: int, expiry: int) -> None:
+        known = self.state.enclaves.get(enclave_key)
+        if known is None:
+            return
+        if known.revoked:
             raise ContractReverted(Revert.ENCLAVES_KEY_IS_REVOKED.value)
-        if known and registration.expiry <= known.expiry:
+        if known.node_id != node_id:
+            raise ContractReverted(Revert.ENCLAVES_KEY_BELONGS_TO_ANOTHER_NODE.value)
+        if expiry <= known.expiry:
             raise ContractReverted(Revert.ENCLAVES_REGISTRATION_IS_NOT_NEWER.value)
+        if self._is_of_revoked_platform(known):
+            raise ContractReverted(Revert.DCAP_PLATFORM_IS_REVOKED.value)
+
+    def _is_of_revoked_platform(self, enclave: Enclave) -> bool:
+        return enclave.platform is not None and self.state.platforms[enclave.platform].revoked
+
+    def _check_signatures(self, statement: Statement, signatures: bytes) -> None:
+        digest = statement_digest(statement, self.deployment.enclave_domain)
         assert self.state.committee is not None
         try:
             signers_of(self.state.committee, digest, signatures)
@@ -259,12 +301,15 @@ class Ledger:
             raise ContractReverted(Revert.COMMITTEE_TOO_FEW_SIGNATURES.value) from None
         except InvalidSignature:
             raise ContractReverted(Revert.COMMITTEE_SIGNER_IS_NOT_A_MEMBER.value) from None
-        self.register(registration)
 
     def register(self, registration: EnclaveRegistration) -> None:
         """Register an enclave, its signatures taken for good."""
         r = registration
-        self.state.enclaves[r.enclave_key] = Enclave(r.node_id, r.expiry, r.measurement)
+        known = self.state.enclaves.get(r.enclave_key)
+        platform = known.platform if known else None
+        self.state.enclaves[r.enclave_key] = Enclave(
+            r.node_id, r.expiry, r.measurement, platform=platform
+        )
         self._emit(
             EnclaveRegistered(
                 self._place,
@@ -276,6 +321,99 @@ class Ledger:
                 r.expiry,
             )
         )
+
+    def _register_platform(self, parts: QuoteParts) -> None:
+        known = self.platform(parts.platform)
+        if known.revoked:
+            raise ContractReverted(Revert.DCAP_PLATFORM_IS_REVOKED.value)
+        if parts.certified_until <= known.certified_until:
+            raise ContractReverted(Revert.DCAP_CERTIFICATE_IS_NOT_NEWER.value)
+        self.state.platforms[parts.platform] = replace(known, certified_until=parts.certified_until)
+
+    def _judge(self, verdict: PlatformVerdict, signatures: bytes) -> None:
+        if verdict.epoch != self.state.epoch:
+            raise ContractReverted(Revert.ENCLAVES_SIGNED_FOR_ANOTHER_COMMITTEE.value)
+        if verdict.expiry <= self.time:
+            raise ContractReverted(Revert.ENCLAVES_REGISTRATION_HAS_EXPIRED.value)
+        if verdict.expiry > self.time + MAX_VALIDITY:
+            raise ContractReverted(Revert.ENCLAVES_EXPIRY_TOO_FAR_AHEAD.value)
+        self._check_signatures(verdict, signatures)
+        known = self.platform(verdict.platform)
+        if known.revoked:
+            raise ContractReverted(Revert.DCAP_PLATFORM_IS_REVOKED.value)
+        if verdict.expiry > known.certified_until:
+            raise ContractReverted(Revert.DCAP_PLATFORM_IS_NOT_CERTIFIED_FOR_SO_LONG.value)
+        if verdict.expiry <= known.expiry:
+            raise ContractReverted(Revert.DCAP_VERDICT_IS_NOT_NEWER.value)
+        self.judge(verdict)
+
+    def judge(self, verdict: PlatformVerdict) -> None:
+        """Keep a verdict, its signatures taken for good."""
+        self.state.platforms[verdict.platform] = replace(
+            self.platform(verdict.platform),
+            node_id=verdict.node_id,
+            module_svn=verdict.module_svn,
+            expiry=verdict.expiry,
+        )
+        self.use_challenge(verdict.platform)
+        v = verdict
+        self._emit(PlatformJudged(self._place, v.platform, v.node_id, v.module_svn, v.expiry))
+
+    def use_challenge(self, platform: bytes) -> None:
+        """Put another challenge in the place of the present one, as each accepted quote does."""
+        known, block = self.platform(platform), self._blocks[-1][0]
+        fresh = keccak(block.hash + platform + known.challenge)
+        self.state.platforms[platform] = replace(known, challenge=fresh)
+
+    def _register_quote(self, parts: QuoteParts, enclave_key: str, encryption_key: bytes) -> None:
+        known = self.platform(parts.platform)
+        if known.revoked:
+            raise ContractReverted(Revert.DCAP_PLATFORM_IS_REVOKED.value)
+        if known.expiry <= self.time:
+            raise ContractReverted(Revert.ENCLAVES_NO_VERDICT_ON_THE_PLATFORM.value)
+        self._check_known(enclave_key, known.node_id, known.expiry)
+        try:
+            parts.pck_key.check(parts.report_signature, parts.report)
+            parts.attestation_key.check(parts.signature, parts.signed)
+        except InvalidSignature:
+            raise ContractReverted(Revert.DCAP_INVALID_SIGNATURE_OF_THE_QUOTE.value) from None
+        if parts.module_svn != known.module_svn:
+            raise ContractReverted(Revert.ENCLAVES_VERDICT_ON_ANOTHER_TDX_MODULE.value)
+        measurement = parts.signed[48 + 64 : 48 + 96]  # of SGX
+        if not self.state.measurements.get(measurement):
+            raise ContractReverted(Revert.ENCLAVES_MEASUREMENT_IS_NOT_ALLOWED.value)
+        binding = encode(
+            ["bytes32", "uint256", "address", "address", "bytes32", "bytes32"],
+            [
+                ENCLAVE_TAG,
+                self.deployment.chain_id,
+                self.deployment.enclave_registry,
+                enclave_key,
+                encryption_key,
+                known.challenge,
+            ],
+        )
+        if parts.signed[-64:-32] != keccak(binding):
+            raise ContractReverted(Revert.ENCLAVES_QUOTE_BINDS_SOMETHING_ELSE.value)
+        self.use_challenge(parts.platform)
+        self._emit(EnclaveQuoted(self._place, enclave_key, parts.platform))
+        self.register(
+            EnclaveRegistration(
+                enclave_key=enclave_key,
+                node_id=known.node_id,
+                measurement=measurement,
+                attestation_digest=keccak(parts.signed),
+                encryption_key_digest=encryption_key,
+                expiry=known.expiry,
+                epoch=self.state.epoch,
+            )
+        )
+        self.state.enclaves[enclave_key].platform = parts.platform
+
+    def revoke_platform(self, platform: bytes) -> None:
+        """Revoke a platform, and every key that it has quoted."""
+        self.state.platforms[platform] = replace(self.platform(platform), revoked=True)
+        self._emit(PlatformRevoked(self._place, platform))
 
     def allow(self, measurement: bytes, allowed: bool = True) -> None:
         """Allow or revoke a measurement."""
@@ -336,6 +474,7 @@ class Ledger:
         if (
             enclave is None
             or enclave.revoked
+            or self._is_of_revoked_platform(enclave)
             or enclave.node_id != job.node_id
             or enclave.expiry <= self.time
             or not self.state.measurements.get(enclave.measurement)
@@ -426,6 +565,35 @@ class Ledger:
             signatures=signatures.hex(),
         )
 
+    def platform(self, platform: bytes) -> Platform:
+        self._reach()
+        return self.state.platforms.get(platform) or Platform(
+            revoked=False,
+            certified_until=0,
+            node_id=0,
+            module_svn=0,
+            expiry=0,
+            challenge=keccak(platform),
+        )
+
+    def register_platform_call(self, parts: QuoteParts) -> Call:
+        return self._call(CallKind.PLATFORM, parts=_plain(parts))
+
+    def judge_call(self, verdict: PlatformVerdict, signatures: bytes) -> Call:
+        return self._call(
+            CallKind.JUDGE, verdict=verdict.model_dump(mode="json"), signatures=signatures.hex()
+        )
+
+    def register_quote_call(
+        self, parts: QuoteParts, enclave_key: str, encryption_key_digest: bytes
+    ) -> Call:
+        return self._call(
+            CallKind.QUOTE,
+            parts=_plain(parts),
+            enclave_key=enclave_key,
+            encryption_key_digest=encryption_key_digest.hex(),
+        )
+
     def open_call(self, terms: JobTerms, authorization: Authorization) -> Call:
         return self._call(
             CallKind.OPEN,
@@ -434,7 +602,7 @@ class Ledger:
         )
 
     def _call(self, kind: CallKind, **values: Any) -> Call:
-        registry = kind is CallKind.REGISTER
+        registry = kind not in (CallKind.SETTLE, CallKind.OPEN)
         to = self.deployment.enclave_registry if registry else self.deployment.vault
         return Call(kind, to, json.dumps({"kind": kind, **values}).encode())
 
@@ -517,4 +685,20 @@ def _fields(raw: bytes) -> dict[str, Any]:
 def _claim(item: dict[str, Any]) -> Claim:
     return Claim(
         JobTerms.model_validate(item["terms"]), SignedReceipt.model_validate(item["signed"])
+    )
+
+
+def _plain(parts: QuoteParts) -> dict[str, Any]:
+    key = parts.attestation_key
+    values = vars(parts) | {"attestation_key": key.x + key.y, "certificates": b""}
+    plain: dict[str, Any] = {name: value.hex() for name, value in values.items()}
+    return plain | {"certificates": [certificate.hex() for certificate in parts.certificates]}
+
+
+def _parts(plain: dict[str, Any]) -> QuoteParts:
+    values = {name: bytes.fromhex(v) for name, v in plain.items() if name != "certificates"}
+    key = values.pop("attestation_key")
+    certificates = tuple(bytes.fromhex(certificate) for certificate in plain["certificates"])
+    return QuoteParts(
+        attestation_key=P256Key(key[:32], key[32:]), certificates=certificates, **values
     )

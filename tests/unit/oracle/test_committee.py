@@ -28,11 +28,14 @@ from oracle.messages import (
     SignatureAnswer,
     SignatureRequest,
     Status,
+    VouchFor,
 )
+from oracle.statements import statement_digest
 from oracle.store.database import Store
 from settlement.bls import BlsSigner
 from settlement.committee import BlsCommittee, signers_of
 from settlement.eip712 import recover_signer, registration_digest
+from settlement.models import EnclaveRegistration
 
 REQUEST = ChallengeRequest(node_id=1, enclave_key=actor("enclave").address)
 
@@ -40,11 +43,12 @@ REQUEST = ChallengeRequest(node_id=1, enclave_key=actor("enclave").address)
 def test_an_operator_signs_what_follows_from_the_evidence(bench: Bench) -> None:
     it = evidence(bench.operator.challenge(REQUEST))
     answer = bench.operator.sign(SignatureRequest(evidence=it, expiry=START + DAY, epoch=1))
-    digest = registration_digest(answer.registration, bench.ledger.deployment.enclave_domain)
+    assert isinstance(answer.statement, EnclaveRegistration)
+    digest = registration_digest(answer.statement, bench.ledger.deployment.enclave_domain)
     assert recover_signer(digest, answer.signature) == answer.signer == actor("operator").address
-    assert answer.registration.measurement == MEASUREMENT
-    assert answer.registration.encryption_key_digest == keccak(it.encryption_key)
-    assert answer.registration.expiry == START + DAY
+    assert answer.statement.measurement == MEASUREMENT
+    assert answer.statement.encryption_key_digest == keccak(it.encryption_key)
+    assert answer.statement.expiry == START + DAY
 
 
 def test_the_same_evidence_may_be_examined_again(bench: Bench) -> None:
@@ -160,8 +164,8 @@ def talks_nonsense(operator: Operator, request: httpx.Request) -> httpx.Response
 
 def signs_something_else(operator: Operator, request: httpx.Request) -> httpx.Response:
     def other(answer: SignatureAnswer) -> SignatureAnswer:
-        longer = answer.registration.model_copy(update={"expiry": answer.registration.expiry + 1})
-        digest = registration_digest(longer, operator._deployment.enclave_domain)
+        longer = answer.statement.model_copy(update={"expiry": answer.statement.expiry + 1})
+        digest = statement_digest(longer, operator._deployment.enclave_domain)
         signature = operator._key.sign(operator._chain.committee().committee, digest, 31337)
         return answer.model_copy(update={"signature": signature})
 
@@ -183,10 +187,15 @@ def _signature(operator: Operator, request: httpx.Request, change: Any) -> httpx
 
 
 def committee(
-    directory: Path, *answers: Answer, threshold: int = 2, scheme: str = "ecdsa"
+    directory: Path,
+    *answers: Answer,
+    threshold: int = 2,
+    scheme: str = "ecdsa",
+    vouch_for: VouchFor = VouchFor.KEY,
+    peers_for: VouchFor | None = None,
 ) -> Bench:
     """A bench whose operator has peers that answer in these ways; each keeps a store of its own."""
-    bench = Bench.create(directory, attested=False)
+    bench = Bench.create(directory, attested=False, vouch_for=vouch_for)
     names = [f"operator {index}" for index in range(1, len(answers) + 1)]
     if scheme == "ecdsa":
         members = [actor(name).address for name in ["operator", *names]]
@@ -199,7 +208,7 @@ def committee(
     for name, answer in zip(names, answers, strict=True):
         store = Store(f"sqlite:///{directory / name}.db")
         store.migrate()
-        operator = bench.operator_of(name, store)
+        operator = bench.operator_of(name, store, peers_for)
         transport = httpx.MockTransport(
             lambda request, answer=answer, operator=operator: answer(operator, request)
         )
@@ -230,9 +239,9 @@ def test_one_honest_peer_is_enough_whatever_the_other_does(tmp_path: Path, other
 def test_a_bls_quorum_registers_whatever_one_of_three_does(tmp_path: Path, other: Answer) -> None:
     bench = committee(tmp_path, honest, other, scheme="bls")
     it = attest(bench)
-    registration, signatures = bench.quorum.collect(it)
+    statement, signatures = bench.quorum.collect(it)
     assert len(signatures) == 224
-    digest = registration_digest(registration, bench.ledger.deployment.enclave_domain)
+    digest = statement_digest(statement, bench.ledger.deployment.enclave_domain)
     signers = signers_of(bench.ledger.committee().committee, digest, signatures)
     assert len(signers) == (3 if other is honest else 2)
     digest = bench.quorum.submit(it).digest
@@ -287,8 +296,8 @@ def test_the_operators_own_signature_counts_only_while_it_is_a_member(tmp_path: 
     it = attest(bench)
     members = [actor("operator 1").address, actor("operator 2").address]
     bench.ledger.seat(*members, threshold=2)
-    registration, signatures = bench.quorum.collect(it)
-    digest = registration_digest(registration, bench.ledger.deployment.enclave_domain)
+    statement, signatures = bench.quorum.collect(it)
+    digest = statement_digest(statement, bench.ledger.deployment.enclave_domain)
     signers = signers_of(bench.ledger.committee().committee, digest, signatures)
     assert sorted(signers) == sorted(members)
 
