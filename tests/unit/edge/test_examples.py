@@ -6,9 +6,9 @@ from safetensors.numpy import load
 
 from oracle.clients.edge.bundle import Bundle, example, example_names
 from oracle.clients.edge.dataset import breast_cancer, commit
-from oracle.clients.edge.loader import Meter, RaphaDataLoader
+from oracle.clients.edge.loader import Meter, RaphaDataLoader, loader_settings
 from oracle.clients.edge.sandbox.limits import ChildLimits
-from oracle.clients.edge.trainer import loader_settings, train
+from oracle.clients.edge.trainer import train
 
 EPOCHS = 8
 
@@ -34,6 +34,8 @@ def run(bundle, wisconsin, isolation, directory, epochs=EPOCHS):
             isolation=isolation,
             stop=threading.Event(),
             progress=lambda counters, metrics: None,
+            admitted=lambda evidence: None,
+            keep=lambda checkpoint: None,
         )
         return result, loader.counters
 

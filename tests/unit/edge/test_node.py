@@ -1,8 +1,10 @@
 """The whole node against an oracle and a hub in memory, which check what a real one would check."""
 
+import hashlib
 import json
 import threading
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,11 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from eth_utils import keccak
 from safetensors.numpy import load
 from structlog.testing import capture_logs
+from unit.edge.small_disk import on_a_small_disk
 
 import oracle.clients.edge.node as node_module
 import oracle.clients.edge.outbox as outbox_module
+import oracle.clients.edge.sandbox.launch as launch_module
 import oracle.clients.edge.signer as signer_module
 from oracle.client import (
     AttestationStatus,
@@ -31,16 +35,19 @@ from oracle.clients.edge.devplatform import DevPlatform
 from oracle.clients.edge.durable import write_atomically
 from oracle.clients.edge.errors import AttestationRefused, AttestationTimedOut, StateInUse
 from oracle.clients.edge.node import Node
+from oracle.clients.edge.sandbox import bubblewrap
 from oracle.clients.edge.sandbox.errors import SandboxUnavailable
 from oracle.clients.edge.sandbox.limits import ChildLimits
 from oracle.clients.edge.signer import EnclaveSigner, measurement
 from oracle.clients.hub.client import HubRefused, HubUnavailable
 from oracle.clients.hub.messages import JobAssignment
+from settlement.audit import Event, verify_log
 from settlement.delivery import open_sealed
 from settlement.digests import output_digest, result_key_digest
 from settlement.eip712 import job_id, receipt_digest, recover_signer
 from settlement.enclave import report_data
 from settlement.models import JobTerms, SignedReceipt, Work
+from settlement.verify import Output, ReceiptBundle
 
 NOW = 1_800_000_000
 NODE_ID = 7
@@ -323,6 +330,54 @@ class Hospital:
         known = [receipt_digest(r.receipt, self.deployment.vault_domain) for r in receipts]
         assert set(known) == set(self.oracle.receipts)
         assert list((self.directory / "state/scratch").iterdir()) == []
+        assert not (self.job_directory / "weights.safetensors").exists()
+        self.check_audit(receipts, weights, metrics, evidence)
+
+    def check_audit(self, receipts, weights, metrics, evidence):
+        """The audit log tells of the whole job, and the receipts were signed over it."""
+        (enclave_key,) = self.oracle.registered
+        bundle = ReceiptBundle(
+            deployment=self.deployment,
+            terms=self.hub.job.terms,
+            enclave_key=enclave_key,
+            receipts=tuple(receipts),
+            transactions=(),
+            output=Output(
+                weights=hashlib.sha256(weights).digest(),
+                metrics=hashlib.sha256(metrics).digest(),
+                evidence=evidence.decode(),
+            ),
+        )
+        directory = self.directory / "state/audit"
+        lines = (directory / "log.jsonl").read_bytes().splitlines()
+        audit = verify_log(lines, log_key=(directory / "key").read_bytes(), bundles=[bundle])
+        assert [check for check in audit.checks if not check.holds] == []
+        told = [entry.event for entry in audit.entries if entry.job == self.hub.job.job_id]
+        for event in (
+            Event.OFFERED,
+            Event.DECIDED,
+            Event.ISOLATED,
+            Event.TRAINED,
+            Event.SIGNED,
+            Event.SETTLED,
+            Event.RELEASED,
+            Event.PURGED,
+        ):
+            assert event in told
+        trained = [e.number for e in audit.entries if e.event is Event.TRAINED]
+        assert audit.anchored > trained[-1], "the last receipt binds what came before"
+        decided = [e.facts["gate"] for e in audit.entries if e.event is Event.DECIDED]
+        assert {"training", "release"} == set(decided)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_probe():
+    """Whether there is a sandbox is found out once, and not by each node again."""
+    probe = launch_module.obstacle
+    once = cache(lambda program: probe())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch_module, "obstacle", lambda: once(bubblewrap.PROGRAM))
+        yield
 
 
 @pytest.fixture
@@ -652,6 +707,40 @@ def test_a_registration_that_never_comes_is_timed_out_as_passing(hospital):
     with pytest.raises(AttestationTimedOut) as caught:
         hospital.node()._attestor.ensure()
     assert not caught.value.final
+
+
+FULL_DISK = """
+from unit.edge import conftest
+from unit.edge.test_node import Hospital
+from oracle.clients.edge.dataset import commit
+from oracle.clients.edge.errors import StateUnwritable
+
+committed = commit(conftest.small_dataset(), conftest.DATASET_KEY)
+hospital = Hospital(disk, committed, conftest.DEPLOYMENT)
+hospital.lease(conftest.bundle_of(), conftest.POLICY)
+node = hospital.node()
+filler = disk / "filler"
+with filler.open("wb", buffering=0) as file:
+    try:
+        while True:
+            file.write(bytes(4096))
+    except OSError:
+        file.truncate(file.tell() - {left})
+try:
+    node.run()
+except StateUnwritable as error:
+    assert not error.final and hospital.hub.failure is None and hospital.hub.artifacts == {{}}
+else:
+    raise AssertionError("the disk was not full")
+grow()
+hospital.node().run()
+hospital.check_delivery()
+"""
+
+
+@pytest.mark.parametrize("left", [4096, 24576, 49152])
+def test_a_full_disk_stops_the_node_by_name_and_the_job_goes_on_when_there_is_room(tmp_path, left):
+    on_a_small_disk(tmp_path, FULL_DISK.format(left=left), kilobytes=256)
 
 
 def test_a_second_node_on_the_same_state_is_refused(hospital):
