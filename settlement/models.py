@@ -109,7 +109,8 @@ class Receipt(Frozen):
 
     `records` counts unique records and `epochs` completed epochs since the job began, so replay
     pays nothing and order does not matter. `records_root` is the RFC 6962 root over the leaves
-    delivered so far. `output_digest` is zero until `complete`.
+    delivered so far. `output_digest` is the output's where it is `complete`; before that the newest
+    link of the node's audit log (`settlement.audit`), or zero.
     """
 
     job_id: Bytes32

@@ -101,11 +101,32 @@ class DeclaredTensor(Frozen):
         return self
 
 
+class DeclaredResources(Frozen):
+    """What the training needs, by the bundle's own word; a node rehearses one that is silent."""
+
+    wall_seconds: int = Field(gt=0, lt=2**53, strict=True)
+    memory_bytes: int = Field(gt=0, lt=2**53, strict=True)
+
+
+class DpSgd(Frozen):
+    """Differentially private SGD as the bundle's code does it (Abadi et al. 2016).
+
+    Of each batch the code adds up the records' gradients, each clipped to `clipping_norm` in L2,
+    and Gaussian noise of deviation `noise_multiplier` · `clipping_norm`. `delta` is the δ that the
+    job is accounted with.
+    """
+
+    noise_multiplier: float = Field(gt=0, le=1000, allow_inf_nan=False, strict=True)
+    clipping_norm: float = Field(gt=0, le=1e6, allow_inf_nan=False, strict=True)
+    delta: float = Field(gt=0, lt=1, allow_inf_nan=False, strict=True)
+
+
 class Manifest(Frozen):
     """How a bundle is run: `entry_point` is ``module:callable`` of a module in the bundle.
 
     `outputs` are all the tensors that it will give, by name; a hospital trains no bundle that is
-    silent about them. `network` is what it asks for, and a hospital grants none.
+    silent about them. `network` is what it asks for, and a hospital grants none. `privacy` is what
+    its code does about it: a hospital takes that from bundles only that it has reviewed.
     """
 
     framework: Framework
@@ -113,6 +134,8 @@ class Manifest(Frozen):
     hyperparameters: dict[str, bool | int | FiniteFloat | str] = Field(max_length=256)
     outputs: dict[TensorName, DeclaredTensor] | None = Field(None, max_length=4096)
     network: Network = "none"
+    resources: DeclaredResources | None = None
+    privacy: DpSgd | None = None
 
     @property
     def module(self) -> str:

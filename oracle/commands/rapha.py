@@ -1,10 +1,19 @@
-"""The console entry point of `rapha`."""
+"""The console entry point of `rapha`.
+
+Commands of parts that this one may not know, the oracle's clients among them, register themselves
+under the entry point group `rapha.commands`, each with a Typer application.
+"""
+
+from importlib.metadata import EntryPoint, entry_points
 
 import typer
 
 from oracle.attestation.cli import app as attest
-from oracle.commands import escrow, job, money, node, receipt, reconcile
-from oracle.commands.failures import UNTOLD, ending
+from oracle.commands import audit, escrow, job, money, node, receipt, reconcile
+from oracle.commands.failures import UNTOLD, ending, fail
+
+GROUP = "rapha.commands"
+_EVERYTHING = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 app = typer.Typer(
     name="rapha",
@@ -23,7 +32,31 @@ app.add_typer(node.app, name="node")
 app.add_typer(receipt.app, name="receipt")
 app.command("verify")(receipt.verify)
 app.add_typer(attest, name="attest")
+app.add_typer(audit.app, name="audit")
 app.command("reconcile")(reconcile.anywhere)
+
+
+def register(found: EntryPoint) -> None:
+    """Add what an installed part registered; it is loaded when it is asked for."""
+
+    def run(context: typer.Context) -> None:
+        try:
+            application = found.load()
+        except ModuleNotFoundError as error:
+            detail = f"rapha {found.name} needs the module {error.name}"
+            fail("ExtraMissing", detail, UNTOLD, "install the extra `edge`")
+        application(context.args, prog_name=f"rapha {found.name}")
+
+    app.command(
+        found.name,
+        help=f"See `rapha {found.name} --help`.",
+        context_settings=_EVERYTHING,
+        add_help_option=False,
+    )(run)
+
+
+for _found in sorted(entry_points(group=GROUP), key=lambda found: found.name):
+    register(_found)
 
 
 def main() -> None:

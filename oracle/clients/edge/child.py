@@ -108,6 +108,11 @@ class Child:
         """The bundle's directory as the child sees it."""
         return self._launch.bundle
 
+    @property
+    def peak_memory(self) -> int:
+        """The most bytes that it had in memory so far; what it started is not in it."""
+        return self._launch.peak_memory()
+
     def last_words(self) -> bytes:
         """The end of what the child wrote to stderr, once it is done. It may hold records: keep it.
 
@@ -130,19 +135,19 @@ class Child:
         finally:
             self._selector.unregister(self._stdin)
 
-    def receive(self, max_payload: int) -> tuple[dict[str, Any], bytes]:
-        """Read one frame with at most `max_payload` bytes of payload.
+    def receive(
+        self, max_payload: int, larger: Mapping[str, int] | None = None
+    ) -> tuple[dict[str, Any], bytes]:
+        """Read one frame with at most `max_payload` bytes of payload, or what `larger` has by kind.
 
         Raises:
             ProtocolViolation: when it is none, or larger.
         """
         prefix = self._read(trainee.PREFIX.size)
         header_size, payload_size = trainee.PREFIX.unpack(prefix)
-        if header_size > trainee.MAX_HEADER_BYTES or payload_size > max_payload:
-            raise ProtocolViolation(
-                f"a frame of {header_size} + {payload_size} bytes, where"
-                f" {trainee.MAX_HEADER_BYTES} + {max_payload} are allowed"
-            )
+        larger = larger or {}
+        most = max(max_payload, *larger.values()) if larger else max_payload
+        self._check_size(header_size, payload_size, most)
         try:
             text = self._read(header_size)
             check_nesting(text)
@@ -151,7 +156,15 @@ class Child:
             raise ProtocolViolation("a frame's header is not JSON") from error
         if not isinstance(header, dict) or not isinstance(header.get("kind"), str):
             raise ProtocolViolation("a frame's header names no kind")
+        self._check_size(header_size, payload_size, larger.get(header["kind"], max_payload))
         return header, self._read(payload_size)
+
+    def _check_size(self, header: int, payload: int, most: int) -> None:
+        if header > trainee.MAX_HEADER_BYTES or payload > most:
+            raise ProtocolViolation(
+                f"a frame of {header} + {payload} bytes, where"
+                f" {trainee.MAX_HEADER_BYTES} + {most} are allowed"
+            )
 
     def _await_readiness(self) -> None:
         header, payload = self.receive(0)

@@ -2,8 +2,10 @@
 
 import json
 import signal
+import tempfile
 import threading
 import time
+from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
@@ -12,19 +14,24 @@ import typer
 from pydantic import ValidationError
 
 from oracle.client import OracleClient, TpmWanted
+from oracle.clients.bundle import MAX_ARCHIVE_BYTES
+from oracle.clients.edge.audit import export
+from oracle.clients.edge.bundle import Bundle
 from oracle.clients.edge.config import EdgeSettings
 from oracle.clients.edge.dataset import CommittedDataset, breast_cancer, commit, open_dataset_key
 from oracle.clients.edge.devplatform import DevPlatform
 from oracle.clients.edge.errors import KeyFileInvalid
-from oracle.clients.edge.node import Node, build_profile
+from oracle.clients.edge.estimate import estimate
+from oracle.clients.edge.node import AUDIT, Node, build_isolation, build_profile
 from oracle.clients.edge.policy.cli import app as policy_app
 from oracle.clients.edge.signer import EnclaveSigner, configuration_digest, measurement
 from oracle.clients.edge.tpm import Tpm, TpmFiles, endorsement_digest
 from oracle.clients.hub.client import HubClient
 from settlement import logs
+from settlement.amounts import format_usdc
 from settlement.deployment import load_deployment
-from settlement.errors import RaphaError
-from settlement.types import to_hex
+from settlement.errors import InvalidInput, RaphaError
+from settlement.types import parse_bytes, to_hex
 
 _TIMEOUT_SECONDS = 10.0
 
@@ -107,6 +114,78 @@ def show_tpm(
             typer.echo(f"{bank} {pcr}: {to_hex(value)}")
 
 
+@app.command(name="estimate")
+def show_estimate(
+    bundle: Annotated[Path, typer.Argument(help="A bundle: a zip, or a directory of sources.")],
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs to train for.")],
+    budget: Annotated[
+        int | None, typer.Option(min=0, help="What may be spent, in USDC base units.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a job will cost and take here, before it begins; no record is read by the bundle.
+
+    Exit code 0: it fits; 1: it does not, or the bundle fails; 2: configuration.
+    """
+    settings = _settings()
+    deployment = load_deployment(settings.deployment_file)
+    committed = _committed(settings)
+    try:
+        opened = (
+            Bundle.from_directory(bundle) if bundle.is_dir() else Bundle.from_zip(_read(bundle))
+        )
+        with tempfile.TemporaryDirectory(prefix="rapha-estimate-") as scratch:
+            found = estimate(
+                opened,
+                build_profile(settings, committed),
+                committed.dataset,
+                epochs=epochs,
+                budget=budget,
+                limits=settings.limits,
+                wall_seconds=settings.limits.wall_seconds,
+                scratch_root=Path(scratch),
+                isolation=build_isolation(settings, deployment.chain_id),
+                stop=threading.Event(),
+            )
+    except RaphaError as error:
+        typer.echo(f"{error.code}: {error}", err=True)
+        raise typer.Exit(1) from error
+    if as_json:
+        typer.echo(json.dumps({**found.model_dump(mode="json"), "excesses": found.excesses}))
+    else:
+        typer.echo(
+            f"{found.records} records and {found.epochs} epochs cost at most"
+            f" {format_usdc(found.cost)} USDC ({format_usdc(found.cost_of_records)} for records,"
+            f" {format_usdc(found.cost_of_epochs)} for epochs)\n"
+            f"{found.wall_seconds} s and {found.memory_bytes / 2**20:.0f} MiB, {found.basis}"
+        )
+        for excess in found.excesses:
+            typer.echo(f"does not fit: {excess}")
+    if found.excesses:
+        raise typer.Exit(1)
+
+
+@app.command(name="audit-export")
+def export_audit(
+    job: Annotated[
+        str | None,
+        typer.Option(help="A job's id, 0x-prefixed hex: open its entries, and no other job's."),
+    ] = None,
+) -> None:
+    """Print the audit log for somebody without its key; `rapha audit verify` checks it."""
+    settings = _settings()
+    try:
+        wanted = None if job is None else parse_bytes(job)
+    except ValueError as error:
+        raise typer.BadParameter("a job's id is 0x-prefixed hex", param_hint="--job") from error
+    try:
+        for line in export(settings.state_dir / AUDIT, wanted):
+            typer.echo(line.decode(), nl=False)
+    except RaphaError as error:
+        typer.echo(f"{error.code}: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
 def main() -> None:
     """The console script."""
     app()
@@ -145,6 +224,14 @@ def _run(settings: EdgeSettings, stop: threading.Event) -> None:
             stop=stop,
             tpm=_tpm(settings),
         ).run()
+
+
+def _read(file: Path) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(MAX_ARCHIVE_BYTES + 1)
+    except OSError as error:
+        raise InvalidInput(f"{file}: {error.strerror or 'cannot be read'}") from error
 
 
 def _tpm(settings: EdgeSettings) -> Tpm | None:

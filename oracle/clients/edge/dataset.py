@@ -1,18 +1,15 @@
 """The hospital's records: what is trained on, and the commitment that the hospital publishes."""
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oracle.clients.edge.durable import write_atomically
-from oracle.clients.edge.errors import KeyFileInvalid
+from oracle.clients.edge.durable import open_secret
 from settlement.metering import merkle_root, record_leaf, record_salt
 
-DATASET_KEY_BYTES = 32
 HOLDOUT_PERCENT = 20
 
 
@@ -142,9 +139,4 @@ def open_dataset_key(path: Path) -> bytes:
     Raises:
         KeyFileInvalid: when the file holds anything but 32 bytes.
     """
-    if not path.exists():
-        write_atomically(path, os.urandom(DATASET_KEY_BYTES), 0o600)
-    key = path.read_bytes()
-    if len(key) != DATASET_KEY_BYTES:
-        raise KeyFileInvalid(path, "a 32-byte dataset key")
-    return key
+    return open_secret(path, "dataset key")

@@ -1,7 +1,16 @@
 """Files that survive a crash whole, or not at all."""
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from oracle.clients.edge.errors import KeyFileInvalid, StateUnwritable
+from settlement.errors import RaphaError
+
+SECRET_BYTES = 32
+_NOT_WRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
@@ -28,3 +37,28 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def open_secret(path: Path, meaning: str) -> bytes:
+    """The 32-byte key in a file; created with mode 0600 when the file is missing.
+
+    Raises:
+        KeyFileInvalid: when the file holds anything but 32 bytes; `meaning` says of what.
+    """
+    if not path.exists():
+        write_atomically(path, os.urandom(SECRET_BYTES), 0o600)
+    key = path.read_bytes()
+    if len(key) != SECRET_BYTES:
+        raise KeyFileInvalid(path, f"a {SECRET_BYTES}-byte {meaning}")
+    return key
+
+
+@contextmanager
+def naming_full_disk(directory: Path) -> Iterator[None]:
+    """A disk within that is full, over its quota, read-only or broken is `StateUnwritable`."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, RaphaError) or error.errno not in _NOT_WRITABLE:
+            raise
+        raise StateUnwritable(directory, error.strerror or "it cannot be written") from error

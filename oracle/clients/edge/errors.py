@@ -60,6 +60,14 @@ class TermsRefused(InvalidInput):
         self.actual = actual
 
 
+class EstimateExceeded(RaphaError, ValueError):
+    """By its estimate the job does not fit into what it is granted, so it does not begin."""
+
+    def __init__(self, excesses: tuple[str, ...]) -> None:
+        super().__init__(f"the job does not fit: {'; '.join(excesses)}")
+        self.excesses = excesses
+
+
 class FrameworkMissing(RaphaError, RuntimeError):
     """The bundle needs a framework that this node does not have."""
 
@@ -160,6 +168,32 @@ class SettlementTimedOut(RaphaError, TimeoutError):
         super().__init__(f"job 0x{job_id.hex()} was not settled until Unix time {until}")
         self.job_id = job_id
         self.until = until
+
+
+class StateUnwritable(RaphaError, OSError):
+    """The state directory's disk takes no more; the node stops, and goes on once there is room."""
+
+    final = False
+
+    def __init__(self, path: object, why: str) -> None:
+        super().__init__(
+            f"nothing can be written to {path} ({why}): the node stops, and no job is lost. Make"
+            " room, then start it again"
+        )
+        self.path = str(path)
+        self.why = why
+
+
+class AuditDamaged(RaphaError):
+    """The audit log is not the one that this node wrote; the node works on no other."""
+
+    def __init__(self, path: object, detail: str) -> None:
+        super().__init__(
+            f"the audit log {path} is not as this node left it: {detail}. Restore it, its head and"
+            " its key from one backup, or keep all three as evidence and start with none"
+        )
+        self.path = str(path)
+        self.detail = detail
 
 
 class StateInUse(RaphaError, RuntimeError):

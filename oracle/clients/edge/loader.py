@@ -13,18 +13,21 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oracle.clients.edge.dataset import CommittedDataset
 from oracle.clients.edge.durable import sync_directory
-from oracle.clients.edge.errors import JournalInvalid
+from oracle.clients.edge.errors import HyperparameterInvalid, JournalInvalid
 from settlement.digests import canonical_json
 from settlement.metering import MerkleLog
 
 VERSION = "rapha.loader.v1"
+BATCH_SIZES = range(1, 4097)
+SEEDS = range(2**32)
+DEFAULT_BATCH_SIZE = 32
 
 
 class Counters(NamedTuple):
@@ -40,6 +43,22 @@ class Batch(NamedTuple):
 
     features: NDArray[np.float32]
     labels: NDArray[np.int64]
+
+
+def loader_settings(hyperparameters: dict[str, Any]) -> tuple[int, int]:
+    """Batch size and shuffle seed, which the trusted loader takes from the bundle's manifest.
+
+    Raises:
+        HyperparameterInvalid: when one is there and is not a whole number in its range.
+    """
+
+    def choose(name: str, allowed: range, default: int) -> int:
+        value = hyperparameters.get(name, default)
+        if type(value) is not int or value not in allowed:
+            raise HyperparameterInvalid(name, allowed)
+        return value
+
+    return choose("batch_size", BATCH_SIZES, DEFAULT_BATCH_SIZE), choose("seed", SEEDS, 0)
 
 
 class Meter:
@@ -172,17 +191,26 @@ class Meter:
 class RaphaDataLoader:
     """Batches of the training records in seeded order, and the held-out features, all metered.
 
-    `epoch` may be left early: then it does not count as completed, its delivered records do.
+    `epoch` may be left early: then it does not count as completed, its delivered records do. A
+    training that goes on from a checkpoint has `completed` so many epochs already.
     """
 
     def __init__(
-        self, committed: CommittedDataset, meter: Meter, *, batch_size: int, seed: int
+        self,
+        committed: CommittedDataset,
+        meter: Meter,
+        *,
+        batch_size: int,
+        seed: int,
+        completed: int = 0,
     ) -> None:
         self._dataset = committed.dataset
         self._meter = meter
         self._batch_size = batch_size
         self._seed = seed
-        self._completed = 0
+        self._completed = completed
+        self.steps = 0
+        """How many batches this run delivered."""
 
     @property
     def counters(self) -> Counters:
@@ -209,13 +237,18 @@ class RaphaDataLoader:
 
         Each batch is counted, durably, before it is yielded; with the last the epoch is complete.
         """
-        order = np.random.default_rng([self._seed, number]).permutation(self._dataset.training)
-        for start in range(0, len(order), self._batch_size):
-            positions = order[start : start + self._batch_size]
-            if start + self._batch_size >= len(order):
+        batches = self._draw(number)
+        for index, positions in enumerate(batches, start=1):
+            if index == len(batches):
                 self._completed += 1
+            self.steps += 1
             self._meter.record(positions.tolist(), self._completed)
             yield Batch(self._dataset.features[positions], self._dataset.labels[positions])
+
+    def _draw(self, number: int) -> list[NDArray[np.intp]]:
+        """The positions of each batch of an epoch."""
+        order = np.random.default_rng([self._seed, number]).permutation(self._dataset.training)
+        return [order[i : i + self._batch_size] for i in range(0, len(order), self._batch_size)]
 
     def holdout(self) -> NDArray[np.float32]:
         """The held-out features, float32 [records, features]; they count as records, once."""

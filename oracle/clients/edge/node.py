@@ -5,13 +5,15 @@ goes on from its journal, a trained one from its weights, a settled one from its
 """
 
 import fcntl
+import hashlib
 import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 from pydantic import ValidationError
@@ -19,11 +21,13 @@ from pydantic import ValidationError
 from oracle.client import JobState, JobStatus, OracleRefused, ReceiptStatus, Status
 from oracle.clients.edge.assignment import check_terms, open_bundle
 from oracle.clients.edge.attestor import AttestationApi, Attestor
+from oracle.clients.edge.audit import AuditLog
 from oracle.clients.edge.bundle import Bundle
+from oracle.clients.edge.checkpoint import Checkpoint
 from oracle.clients.edge.config import EdgeSettings
 from oracle.clients.edge.courier import Courier, Daemon, ProgressApi, ReceiptApi, Reporter
 from oracle.clients.edge.dataset import CommittedDataset
-from oracle.clients.edge.durable import write_atomically
+from oracle.clients.edge.durable import naming_full_disk, sync_directory, write_atomically
 from oracle.clients.edge.errors import (
     JournalInvalid,
     NodeStopping,
@@ -33,12 +37,17 @@ from oracle.clients.edge.errors import (
     TermsRefused,
     TrainingFailed,
 )
-from oracle.clients.edge.loader import Counters, Meter, RaphaDataLoader
+from oracle.clients.edge.estimate import estimate
+from oracle.clients.edge.loader import Counters, Meter, RaphaDataLoader, loader_settings
 from oracle.clients.edge.machine import Machine, TpmApi
 from oracle.clients.edge.outbox import POSTED, Entry, Outbox
 from oracle.clients.edge.pacer import Pacer
 from oracle.clients.edge.patience import Patience
+from oracle.clients.edge.poisson import PoissonLoader
+from oracle.clients.edge.policy.accountant import DpSgdAccountant
+from oracle.clients.edge.policy.decision import Decision
 from oracle.clients.edge.policy.guard import ACCURACY, Guard, JobGates
+from oracle.clients.edge.policy.input import Gate
 from oracle.clients.edge.policy.privacy import PrivacyLedger
 from oracle.clients.edge.sandbox.errors import DevelopmentSandboxRefused
 from oracle.clients.edge.sandbox.launch import Isolation
@@ -50,7 +59,7 @@ from oracle.clients.edge.signer import (
     measurement,
 )
 from oracle.clients.edge.tpm import Tpm
-from oracle.clients.edge.trainer import TrainingResult, loader_settings, train
+from oracle.clients.edge.trainer import TrainingResult, train
 from oracle.clients.hub.client import HubRefused
 from oracle.clients.hub.messages import (
     ArtifactName,
@@ -61,6 +70,7 @@ from oracle.clients.hub.messages import (
     OutputPolicy,
     Progress,
 )
+from settlement.audit import ANCHOR, Event, Fact
 from settlement.delivery import seal
 from settlement.deployment import REAL_CHAINS, Deployment
 from settlement.digests import canonical_json, output_digest
@@ -69,6 +79,8 @@ from settlement.errors import RaphaError
 from settlement.models import Receipt
 from settlement.types import ZERO_BYTES32, to_hex
 
+AUDIT = "audit"
+"""The audit log's directory, in the node's state."""
 _BESIDE_SECONDS = 0.2
 _MAX_DETAIL = 2000
 
@@ -96,13 +108,15 @@ class JobFiles:
     def __init__(self, directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.directory = directory
+        self.job_id = bytes.fromhex(directory.name)
         self.journal = directory / "meter.journal"
         self.receipts = directory / "receipts"
         self.metrics = directory / "metrics.json"
         self.evidence = directory / "evidence.json"
         self.weights = directory / "weights.safetensors"
         self.sealed = directory / "weights.sealed"
-        self.delivered = directory / "delivered"
+        self.checkpoint = directory / "checkpoint"
+        self.estimate = directory / "estimate.json"
         self.failure = directory / "failure.json"
         self.stderr = directory / "stderr.txt"
 
@@ -189,6 +203,9 @@ class Node:
             limits=settings.limits,
             output_limit=settings.output_limit_bytes,
             ledger=PrivacyLedger(settings.state_dir / "privacy"),
+            accountant=DpSgdAccountant(settings.policy.private_bundles)
+            if settings.policy.privacy
+            else None,
         )
         self._courier = Courier(oracle, self._patience)
         self._reporter = Reporter(hub)
@@ -207,11 +224,26 @@ class Node:
             AttestationRefused: when the oracle refuses the node's evidence for good.
             HubRefused: when the hub refuses the node's key or its profile.
             SandboxUnavailable, WanGuardUnavailable: when one is required and cannot be had here.
+            StateUnwritable: when the disk takes no more; the job resumes at the next start.
+            AuditDamaged: when the audit log is not as this node left it.
         """
-        with self._exclusive_state(), self._guard:
+        with (
+            naming_full_disk(self._settings.state_dir),
+            self._exclusive_state(),
+            self._guard,
+            AuditLog(self._settings.state_dir / AUDIT, self._clock) as self._audit,
+        ):
+            self._audit.append(
+                Event.STARTED,
+                measurement=to_hex(measurement()),
+                configuration=to_hex(configuration_digest(self._settings.limits)),
+                enclave_key=self._signer.enclave_key,
+            )
             self._isolation.clear(self._scratch)
             self._clear_scratch()
             self._isolation.check()
+            for directory in sorted(self._jobs.glob("*")):
+                self._purge(JobFiles(directory))
             # Receipts that an earlier run signed are owed to the oracle, whatever came of the job.
             for directory in sorted(self._jobs.glob("*/receipts")):
                 self._courier.serve(Outbox(directory))
@@ -271,12 +303,18 @@ class Node:
                     # For the hospital's own operator; it may hold records.
                     write_atomically(files.stderr, error.stderr)
                 failure = Failure(code=error.code, detail=str(error)[:_MAX_DETAIL])
+                self._audit.append(Event.FAILED, assignment.job_id, code=failure.code)
                 write_atomically(files.failure, failure.model_dump_json().encode())
+                self._purge(files)
                 log.error("job_failed", code=failure.code, detail=failure.detail)
                 self._report_failure(assignment.job_id, failure)
 
     def _finish(self, assignment: JobAssignment, files: JobFiles) -> None:
+        if files.sealed.exists():  # settled; it was given to the hub in part, or is lost there
+            self._deliver(assignment, files, Outbox(files.receipts))
+            return
         trained = files.weights.exists()
+        self._audit.append(Event.OFFERED, assignment.job_id, **_offer(assignment))
         # Trained work is paid through the grace period, so its deadline no longer matters here.
         check_terms(
             assignment,
@@ -289,8 +327,15 @@ class Node:
         if not trained:
             bundle = open_bundle(assignment)
             self._require_escrow(assignment)
-            gates = self._guard.job(assignment, bundle, files.directory)
+            gates = self._guard.job(
+                assignment, bundle, files.directory, partial(self._tell_decision, assignment.job_id)
+            )
             gates.training(wall_seconds=self._wall_seconds(assignment))
+            try:
+                self._estimate(assignment, bundle, files)
+            except RaphaError:
+                gates.abandon()
+                raise
             log.info("job_started", framework=bundle.manifest.framework, epochs=assignment.epochs)
             self._train(assignment, bundle, gates, files, outbox)
         entry = self._sign_completion(assignment, files, outbox)
@@ -314,6 +359,35 @@ class Node:
         left = max(0, assignment.terms.deadline - self._clock())
         return min(self._settings.limits.wall_seconds, left)
 
+    def _estimate(self, assignment: JobAssignment, bundle: Bundle, files: JobFiles) -> None:
+        """Pass a job that fits into its time, memory and budget, once; see `estimate`."""
+        if files.estimate.exists():
+            return
+        settings = self._settings
+        found = estimate(
+            bundle,
+            self._profile,
+            self._committed.dataset,
+            epochs=assignment.epochs,
+            budget=assignment.terms.budget,
+            limits=settings.limits,
+            wall_seconds=self._wall_seconds(assignment),
+            scratch_root=self._scratch,
+            isolation=self._isolation,
+            stop=self._stop,
+        )
+        self._audit.append(
+            Event.ESTIMATED,
+            assignment.job_id,
+            basis=found.basis,
+            cost=found.cost,
+            wall_seconds=found.wall_seconds,
+            memory_bytes=found.memory_bytes,
+            fits=not found.excesses,
+        )
+        found.require()
+        write_atomically(files.estimate, found.model_dump_json().encode())
+
     def _train(
         self,
         assignment: JobAssignment,
@@ -324,8 +398,16 @@ class Node:
     ) -> None:
         settings, job_id = self._settings, assignment.job_id
         batch_size, seed = loader_settings(bundle.manifest.hyperparameters)
+        kind = PoissonLoader if gates.private else RaphaDataLoader
         with Meter(files.journal, self._committed, job_id) as meter:
-            loader = RaphaDataLoader(self._committed, meter, batch_size=batch_size, seed=seed)
+            resume = self._resume(files, meter.counters, assignment.epochs)
+            loader = kind(
+                self._committed,
+                meter,
+                batch_size=batch_size,
+                seed=seed,
+                completed=resume.epochs if resume else 0,
+            )
             pacer = Pacer(
                 _last_counters(outbox),
                 every_records=settings.receipt_every_records,
@@ -350,13 +432,26 @@ class Node:
                 isolation=self._isolation,
                 stop=self._stop,
                 progress=progress,
+                admitted=partial(self._tell_isolation, job_id),
+                keep=partial(Checkpoint.write, path=files.checkpoint),
+                resume=resume,
             )
             counters = loader.counters
         metrics = _metrics(result, assignment.policy)
-        gates.release(result.weights, metrics, counters)
+        gates.release(result.weights, metrics, counters, steps=loader.steps)
         write_atomically(files.metrics, canonical_json(metrics))
-        write_atomically(files.evidence, canonical_json(result.evidence))
+        self._audit.append(
+            Event.TRAINED,
+            job_id,
+            records=counters.records,
+            epochs=counters.epochs,
+            records_root=to_hex(counters.records_root),
+        )
+        # The completing receipt commits to the evidence, and so to the log until here.
+        evidence = {**result.evidence, ANCHOR: to_hex(self._audit.link)}
+        write_atomically(files.evidence, canonical_json(evidence))
         write_atomically(files.weights, result.weights)
+        self._purge(files)
         self._reporter.update(job_id, _progress(assignment, counters, {}))
         log.info(
             "job_trained",
@@ -365,18 +460,62 @@ class Node:
             accuracy=result.accuracy,
         )
 
+    def _resume(self, files: JobFiles, counters: Counters, epochs: int) -> Checkpoint | None:
+        """Where an earlier run left off, as far as what it saw is counted."""
+        try:
+            found = Checkpoint.read(files.checkpoint)
+        except JournalInvalid as error:
+            log.warning("checkpoint_dropped", detail=str(error))
+            return None
+        if found is None or found.epochs > min(counters.epochs, epochs):
+            return None
+        log.info("job_resumed", epochs=found.epochs)
+        return found
+
+    def _tell_decision(self, job_id: bytes, gate: Gate, document: bytes, made: Decision) -> None:
+        self._audit.append(
+            Event.DECIDED,
+            job_id,
+            gate=gate,
+            allowed=made.allowed,
+            denied_by=tuple(sorted(made.rules)),
+            input=to_hex(hashlib.sha256(document).digest()),
+        )
+
+    def _tell_isolation(self, job_id: bytes, evidence: dict[str, Any]) -> None:
+        self._audit.append(
+            Event.ISOLATED,
+            job_id,
+            isolation=evidence["isolation"],
+            evidence=to_hex(hashlib.sha256(canonical_json(evidence)).digest()),
+        )
+
     def _sign(
-        self, job_id: bytes, counters: Counters, outbox: Outbox, output: bytes = ZERO_BYTES32
+        self, job_id: bytes, counters: Counters, outbox: Outbox, output: bytes | None = None
     ) -> Entry:
+        """Sign what the counters say, with `output` for the last time. Told, then kept, then sent.
+
+        Where the last receipt has its output, those before carry the audit log's newest link.
+        """
         receipt = Receipt(
             job_id=job_id,
             records=counters.records,
             epochs=counters.epochs,
             records_root=counters.records_root,
-            output_digest=output,
-            complete=output != ZERO_BYTES32,
+            output_digest=self._audit.link if output is None else output,
+            complete=output is not None,
         )
-        entry = outbox.add(self._signer.sign_receipt(receipt, self._deployment.vault_domain))
+        signed = self._signer.sign_receipt(receipt, self._deployment.vault_domain)
+        if signed not in outbox.receipts:
+            self._audit.append(
+                Event.SIGNED,
+                job_id,
+                digest=to_hex(receipt_digest(receipt, self._deployment.vault_domain)),
+                records=receipt.records,
+                epochs=receipt.epochs,
+                complete=receipt.complete,
+            )
+        entry = outbox.add(signed)
         self._post.wake()
         log.info(
             "receipt_signed",
@@ -405,6 +544,7 @@ class Node:
                 raise ReceiptRejected(digest, fate)
             status = self._receipt_status(digest, outbox, entry) if fate == POSTED else None
             if status is not None and status.status is Status.SETTLED:
+                self._audit.append(Event.SETTLED, assignment.job_id, digest=to_hex(digest))
                 log.info("job_settled", amount=status.amount)
                 return
             if status is None or status.status is not Status.REJECTED:
@@ -439,17 +579,38 @@ class Node:
                 job_id=assignment.job_id,
             )
             write_atomically(files.sealed, sealed)
+        self._purge(files)
         self._reporter.step()  # the last progress, before the job is no longer running
         receipts = [signed.model_dump(mode="json") for signed in outbox.receipts]
-        for name, data in (
-            (ArtifactName.RECEIPTS, canonical_json(receipts)),
-            (ArtifactName.METRICS, files.metrics.read_bytes()),
-            (ArtifactName.EVIDENCE, files.evidence.read_bytes()),
-            (ArtifactName.WEIGHTS, files.sealed.read_bytes()),
-        ):
+        artifacts = {
+            ArtifactName.RECEIPTS: canonical_json(receipts),
+            ArtifactName.METRICS: files.metrics.read_bytes(),
+            ArtifactName.EVIDENCE: files.evidence.read_bytes(),
+            ArtifactName.WEIGHTS: files.sealed.read_bytes(),
+        }
+        digests = {name: to_hex(hashlib.sha256(data).digest()) for name, data in artifacts.items()}
+        self._audit.append(Event.RELEASED, assignment.job_id, **digests)
+        for name, data in artifacts.items():
             self._patience.call(self._hub.put_artifact, assignment.job_id, name, data)
-        write_atomically(files.delivered, b"")
         log.info("job_delivered")
+
+    def _purge(self, files: JobFiles) -> None:
+        """Remove what a job leaves behind once nobody needs it: weights in the clear, checkpoints.
+
+        What is sealed stays, for a hub that loses it.
+        """
+        if files.sealed.exists():
+            gone = [files.weights, files.checkpoint]
+        elif files.weights.exists() or files.failure.exists():
+            gone = [files.checkpoint]
+        else:
+            return
+        gone = [file for file in gone if file.exists()]
+        for file in gone:
+            file.unlink()
+        if gone:
+            sync_directory(files.directory)
+            self._audit.append(Event.PURGED, files.job_id, files=tuple(file.stem for file in gone))
 
     def _report_failure(self, job_id: bytes, failure: Failure) -> None:
         try:
@@ -473,6 +634,19 @@ class Node:
             raise StateInUse(self._settings.state_dir) from None
         finally:
             os.close(descriptor)
+
+
+def _offer(assignment: JobAssignment) -> dict[str, Fact]:
+    terms, work = assignment.terms, assignment.terms.work
+    return {
+        "payer": terms.payer,
+        "budget": terms.budget,
+        "deadline": terms.deadline,
+        "epochs": assignment.epochs,
+        "model": to_hex(work.model_digest),
+        "dataset": to_hex(work.dataset_digest),
+        "policy": to_hex(work.policy_digest),
+    }
 
 
 def _last_counters(outbox: Outbox) -> Counters:

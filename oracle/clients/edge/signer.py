@@ -32,12 +32,15 @@ _ROOT = Path(__file__).parents[3]
 MEASURED_FILES = (
     "oracle/clients/bundle.py",
     "oracle/clients/edge/bundle.py",
+    "oracle/clients/edge/checkpoint.py",
     "oracle/clients/edge/child.py",
     "oracle/clients/edge/dataset.py",
     "oracle/clients/edge/durable.py",
     "oracle/clients/edge/errors.py",
     "oracle/clients/edge/loader.py",
+    "oracle/clients/edge/poisson.py",
     "oracle/clients/edge/policy/__init__.py",
+    "oracle/clients/edge/policy/accountant.py",
     "oracle/clients/edge/policy/decision.py",
     "oracle/clients/edge/policy/digest.py",
     "oracle/clients/edge/policy/engine.py",
@@ -198,8 +201,8 @@ def _last(path: Path, job_id: bytes) -> Receipt | None:
 
 def _fault(receipt: Receipt, last: Receipt | None) -> str | None:
     """Why `receipt` does not continue `last`, or None when it does."""
-    if receipt.complete == (receipt.output_digest == ZERO_BYTES32):
-        return "exactly a completing receipt names an output"
+    if receipt.complete and receipt.output_digest == ZERO_BYTES32:
+        return "a completing receipt names an output"
     if last is None or receipt == last:
         return None
     if last.complete:

@@ -41,10 +41,16 @@ def encode_frame(header: Mapping[str, Any], payload: bytes = b"") -> bytes:
 class Loader:
     """What a bundle trains from. Batches come when they are asked for, and are metered by then."""
 
-    def __init__(self, requests: BinaryIO, answers: BinaryIO, job: Mapping[str, Any]) -> None:
+    def __init__(
+        self, requests: BinaryIO, answers: BinaryIO, job: Mapping[str, Any], checkpoint: bytes = b""
+    ) -> None:
         self._requests = requests
         self._answers = answers
-        self._next_epoch = 0
+        self._next_epoch: int = job["completed"]
+        self.completed: int = job["completed"]
+        """How many epochs an earlier run completed, to go on from `checkpoint`."""
+        self.checkpoint: dict[str, NDArray[Any]] = load(checkpoint) if checkpoint else {}
+        """What `keep` was last given before; empty at a first start."""
         self.features: int = job["features"]
         self.records: int = job["records"]
         self.batch_size: int = job["batch_size"]
@@ -73,6 +79,13 @@ class Loader:
         """Report an epoch's metrics by name; only what the output policy names may leave."""
         values = {name: float(value) for name, value in metrics.items()}
         self._ask({"kind": "metrics", "values": values})
+
+    def keep(self, arrays: Mapping[str, Any]) -> None:
+        """Keep arrays, by name, of an epoch that is complete: a killed training goes on from there.
+
+        Give all that the training goes on from: weights, the optimiser's state, random generators.
+        """
+        self._ask({"kind": "checkpoint"}, save(_plain(arrays)))
 
     def evaluate(self, predict: Predict) -> None:
         """Have the final model judged, once: `predict` turns held-out features into class labels.
@@ -116,13 +129,16 @@ def _exactly(stream: BinaryIO, size: int) -> bytes:
 def run(requests: BinaryIO, answers: BinaryIO) -> None:
     """Say that it is ready, receive the job, run the bundle's entry point, send its weights."""
     send(requests, {"kind": READY})
-    job, _ = receive(answers)
+    job, checkpoint = receive(answers)
     sys.path.insert(0, job["bundle"])
     module, _, name = job["entry_point"].partition(":")
     train = getattr(importlib.import_module(module), name)
-    weights = train(Loader(requests, answers, job), job["hyperparameters"])
-    arrays = {str(key): np.ascontiguousarray(value) for key, value in weights.items()}
-    send(requests, {"kind": "result"}, save(arrays))
+    weights = train(Loader(requests, answers, job, checkpoint), job["hyperparameters"])
+    send(requests, {"kind": "result"}, save(_plain(weights)))
+
+
+def _plain(arrays: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    return {str(key): np.ascontiguousarray(value) for key, value in arrays.items()}
 
 
 def _private_streams() -> tuple[BinaryIO, BinaryIO]:

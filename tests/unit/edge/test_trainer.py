@@ -8,23 +8,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load
+from safetensors.numpy import load, save
 
+from oracle.clients.edge.checkpoint import Checkpoint
 from oracle.clients.edge.errors import (
     FrameworkMissing,
     HyperparameterInvalid,
+    JournalInvalid,
     NodeStopping,
     ProtocolViolation,
     TrainingFailed,
     TrainingTimedOut,
 )
-from oracle.clients.edge.loader import Meter, RaphaDataLoader
+from oracle.clients.edge.loader import Meter, RaphaDataLoader, loader_settings
 from oracle.clients.edge.sandbox.launch import BUBBLEWRAP, Isolation
 from oracle.clients.edge.sandbox.limits import ChildLimits
 from oracle.clients.edge.sandbox.wan import WanGuard
-from oracle.clients.edge.trainer import loader_settings, train
+from oracle.clients.edge.trainer import train
 
 JOB = bytes(32)
+EPOCH = ["for batch in next(loader.epochs(1)): pass"]
 FIRST = "say({'kind': 'next', 'epoch': 0})"
 
 
@@ -32,10 +35,21 @@ FIRST = "say({'kind': 'next', 'epoch': 0})"
 def run(committed, scratch, tmp_path, stop, make_bundle, isolation):
     """Train a bundle of this source, and check that nothing of the child is left in any case."""
 
-    def run(source=None, *, epochs=2, wall=60.0, output=1_000_000, progress=None, **limits):
+    def run(
+        source=None,
+        *,
+        epochs=2,
+        wall=60.0,
+        output=1_000_000,
+        progress=None,
+        keep=lambda checkpoint: None,
+        resume=None,
+        **limits,
+    ):
         bundle = make_bundle() if source is None else make_bundle(source)
         with Meter(tmp_path / "journal", committed, JOB) as meter:
-            loader = RaphaDataLoader(committed, meter, batch_size=4, seed=5)
+            completed = resume.epochs if resume else 0
+            loader = RaphaDataLoader(committed, meter, batch_size=4, seed=5, completed=completed)
             try:
                 result = train(
                     bundle,
@@ -48,6 +62,9 @@ def run(committed, scratch, tmp_path, stop, make_bundle, isolation):
                     isolation=isolation,
                     stop=stop,
                     progress=progress or (lambda counters, metrics: None),
+                    admitted=lambda evidence: None,
+                    keep=keep,
+                    resume=resume,
                 )
             finally:
                 assert list(scratch.iterdir()) == []
@@ -92,6 +109,63 @@ def test_the_result_carries_the_evidence_of_its_isolation(run, isolation):
 
 def test_the_same_bundle_gives_the_same_weights(run):
     assert run()[0][:3] == run()[0][:3]
+
+
+KEEPING = """
+import numpy as np
+{die}
+def train(loader, hyperparameters):
+    state = dict(loader.checkpoint)
+    weight = state.get("weight", np.zeros(loader.features, np.float32))
+    bias = state.get("bias", np.zeros(1, np.float32))
+    for number, epoch in enumerate(loader.epochs(), start=loader.completed):
+        for step, (x, y) in enumerate(epoch):
+            die(number, step)
+            p = 1 / (1 + np.exp(-(x @ weight + bias)))
+            weight = weight - 0.5 * x.T @ (p - y) / len(y)
+            bias = bias - 0.5 * np.mean(p - y)
+        loader.report(loss=float(number))
+        loader.keep(dict(weight=weight, bias=bias))
+    loader.evaluate(lambda x: x @ weight + bias > 0)
+    return dict(weight=weight, bias=bias)
+"""
+LIVE = "die = lambda number, step: None"
+
+
+def test_killed_in_any_epoch_it_goes_on_from_its_checkpoint_and_bills_the_same(
+    run, tmp_path, committed
+):
+    undisturbed, counters = run(KEEPING.format(die=LIVE), epochs=3)
+    path = tmp_path / "checkpoint"
+    for died_in in range(3):
+        (tmp_path / "journal").unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        die = f"import os\ndie = lambda n, step: os._exit(9) if (n, step) == ({died_in}, 3) else 0"
+
+        def keep(checkpoint):
+            checkpoint.write(path)
+
+        with pytest.raises(TrainingFailed):
+            run(KEEPING.format(die=die), epochs=3, keep=keep)
+        resume = Checkpoint.read(path)
+        assert (resume.epochs if resume else 0) == died_in
+        result, again = run(KEEPING.format(die=LIVE), epochs=3, resume=resume)
+        assert result[:3] == undisturbed[:3]
+        # The order of delivery differs, so the root does; what is billed does not.
+        assert again[:2] == counters[:2]
+
+
+def test_a_checkpoint_that_was_damaged_is_not_read(tmp_path):
+    path = tmp_path / "checkpoint"
+    assert Checkpoint.read(path) is None
+    kept = Checkpoint(2, {"loss": [1.0, 0.5]}, save({"w": np.zeros(2)}))
+    kept.write(path)
+    assert Checkpoint.read(path) == kept
+    data = path.read_bytes()
+    for damaged in (b"", data[:-1], data[1:], data.replace(b"v1", b"v0", 1), data + b"x"):
+        path.write_bytes(damaged)
+        with pytest.raises(JournalInvalid, match="checkpoint"):
+            Checkpoint.read(path)
 
 
 def test_a_bundle_that_stops_early_pays_for_completed_epochs_only(run):
@@ -286,7 +360,7 @@ from oracle.clients.edge.sandbox.wan import WanGuard
 isolation = Isolation("required", WanGuard("off", ()))
 child = Child(Path({str(tmp_path)!r}), ChildLimits(), 60, threading.Event(), isolation)
 child.send(dict(kind="job", bundle=child.bundle, entry_point="train:train",
-    hyperparameters={{}}, epochs=1, features=1, records=1, batch_size=1))
+    hyperparameters={{}}, epochs=1, features=1, records=1, batch_size=1, completed=0))
 child.receive(100)
 """
     process = subprocess.Popen([sys.executable, "-c", parent])
@@ -354,6 +428,11 @@ def test_stopping_the_node_ends_the_training_at_once(run, stop):
             ],
             "not one whole number",
         ),
+        (["say({'kind': 'checkpoint'}, save({}))"], "once, after a completed epoch"),
+        ([FIRST, "say({'kind': 'checkpoint'}, save({}))"], "once, after a completed epoch"),
+        ([*EPOCH, "say({'kind': 'checkpoint', 'x': 1}, save({}))"], "once, after"),
+        ([*EPOCH, "say({'kind': 'checkpoint'}, b'\\x80\\x04N.')"], "checkpoint is not safetensors"),
+        ([*EPOCH, *2 * ["say({'kind': 'checkpoint'}, save({}))"]], "once, after"),
         ([FIRST, "say({'kind': 'metrics', 'values': {}})"], "without metrics"),
         ([FIRST, "say({'kind': 'metrics', 'values': {'a b': 1.0}})"], "not a short identifier"),
         ([FIRST, 'say(b\'{"kind": "metrics", "values": {"a": NaN}}\')'], "not a finite number"),
@@ -385,6 +464,21 @@ def test_an_output_larger_than_allowed_is_not_even_read(run):
     )
     with pytest.raises(ProtocolViolation, match="20000 are allowed"):
         run(source, output=20_000)
+
+
+def test_a_checkpoint_may_be_larger_than_an_output_but_not_by_more_than_its_factor(run):
+    kept = []
+    source = body(
+        "for epoch in loader.epochs():\n"
+        "    for batch in epoch: pass\n"
+        "    loader.keep({'w': np.zeros(SIZE, np.float32)})\n"
+        "loader.evaluate(lambda x: np.zeros(len(x)))\n"
+        "return {'w': np.zeros(1, np.float32)}"
+    )
+    run(source.replace("SIZE", "10000"), output=20_000, keep=kept.append)
+    assert [len(checkpoint.tensors) > 40_000 for checkpoint in kept] == [True, True]
+    with pytest.raises(ProtocolViolation, match="80000 are allowed"):
+        run(source.replace("SIZE", "20000"), output=20_000)
 
 
 def test_a_framework_that_is_not_here_is_named(run, monkeypatch):

@@ -40,8 +40,10 @@ WORDS: dict[str, str] = {
     "allowed_metrics": "{have} metrics are not on the agreed policy's list",
     "metric_length": "{have} metrics have more values than the {need} epochs of the job",
     "rows_in_metrics": "values of a record stand among the metrics",
-    "privacy_accountant": "the hospital demands differential privacy, and nothing in this node can"
-    " vouch for what the job takes",
+    "privacy_accountant": "the hospital demands differential privacy, and has not reviewed this"
+    " bundle as one that keeps it; have it reviewed there first",
+    "privacy_metrics": "the hospital demands differential privacy, which covers weights and no"
+    " metric: {have} are asked for; agree on none",
     "privacy_epsilon": "ε would come to {have:micro}, and this buyer has {need:micro} in all",
     "privacy_delta": "δ would come to {have:femto}, and this buyer has {need:femto} in all",
     INPUT_REFUSED: "the gate was asked about something that does not have the form of its input",

@@ -5,7 +5,7 @@ node's configuration. Nothing is taken from the training process but the header 
 its metrics.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -17,13 +17,14 @@ from oracle.clients.edge.bundle import Bundle
 from oracle.clients.edge.dataset import CommittedDataset
 from oracle.clients.edge.durable import write_atomically
 from oracle.clients.edge.errors import PolicyDenied, TensorsInvalid
-from oracle.clients.edge.loader import Counters
+from oracle.clients.edge.loader import Counters, loader_settings
+from oracle.clients.edge.poisson import sampling_rate, steps_per_epoch
 from oracle.clients.edge.policy.decision import Decision, decide, name_of
 from oracle.clients.edge.policy.engine import Engine
 from oracle.clients.edge.policy.explain import explain
 from oracle.clients.edge.policy.hospital import HospitalRules
 from oracle.clients.edge.policy.input import Gate
-from oracle.clients.edge.policy.privacy import Accountant, PrivacyLedger, Spend
+from oracle.clients.edge.policy.privacy import NOTHING, Accountant, PrivacyLedger, Spend
 from oracle.clients.edge.policy.settings import PURPOSE, PolicySettings
 from oracle.clients.edge.sandbox.limits import ChildLimits
 from oracle.clients.edge.tensors import Tensor, read_header
@@ -36,6 +37,8 @@ ROW_FRAGMENT = 4
 """So many neighbouring values of one record, all different, are a row when found in metrics."""
 
 Metrics = Mapping[str, float | Sequence[float]]
+Told = Callable[[Gate, bytes, Decision], None]
+"""Gets the gate, the document that it was asked about, and its decision."""
 
 
 class Guard:
@@ -83,25 +86,42 @@ class Guard:
         """End the engine's process."""
         self.engine.close()
 
-    def job(self, assignment: JobAssignment, bundle: Bundle, record: Path) -> "JobGates":
-        """The gates of one job; what each was asked is kept in the directory `record`."""
-        return JobGates(self, assignment, bundle, record)
+    def job(
+        self, assignment: JobAssignment, bundle: Bundle, record: Path, told: Told | None = None
+    ) -> "JobGates":
+        """The gates of one job; what each was asked is kept in the directory `record`.
+
+        `told` hears of each decision, before it takes effect.
+        """
+        return JobGates(self, assignment, bundle, record, told)
 
 
 class JobGates:
     """The gates of one training. `training` comes first, then any `progress`, then `release`."""
 
     def __init__(
-        self, guard: Guard, assignment: JobAssignment, bundle: Bundle, record: Path
+        self,
+        guard: Guard,
+        assignment: JobAssignment,
+        bundle: Bundle,
+        record: Path,
+        told: Told | None = None,
     ) -> None:
         self._guard = guard
+        self._told = told
         self._assignment = assignment
         self._bundle = bundle
         self._record = record
         self._attempt: int | None = None
-        self._charged = Spend(0, 0)
+        self._charged = NOTHING
+        self._vouched = False
         self._shown: dict[str, list[float]] = {}
         self._latest: Mapping[str, float] = {}
+
+    @property
+    def private(self) -> bool:
+        """Whether the training that passed is charged, and so has to draw its batches in secret."""
+        return self._attempt is not None
 
     def training(self, *, wall_seconds: int) -> None:
         """Pass a job that may be trained for so many seconds, and charge what it may take.
@@ -110,7 +130,10 @@ class JobGates:
             PolicyDenied: by the first rule that denies; its detail tells of all.
         """
         guard, assignment = self._guard, self._assignment
-        planned = guard.accountant.plan(assignment.job_id) if guard.accountant else Spend(0, 0)
+        batch_size, records = self._sampling
+        planned = self._spend(assignment.epochs * steps_per_epoch(batch_size, records))
+        self._vouched = planned is not None
+        planned = planned or NOTHING
         manifest = self._bundle.manifest
         document = {
             "gate": "training",
@@ -133,9 +156,16 @@ class JobGates:
             **self._common(self._total(), planned),
         }
         self._pass("training", document)
-        if guard.accountant is not None:
+        if self._vouched:
             self._attempt = guard.ledger.charge(*self._account, assignment.job_id, planned)
             self._charged = planned
+
+    def abandon(self) -> None:
+        """Give back what was charged for a training that did not begin."""
+        if self._attempt is not None:
+            self._guard.ledger.settle(*self._account, self._attempt, NOTHING)
+            self._attempt = None
+            self._charged = NOTHING
 
     def progress(self, metrics: Mapping[str, float], counters: Counters) -> dict[str, float]:
         """The metrics that may be shown while the job runs: none before there are enough records.
@@ -157,14 +187,16 @@ class JobGates:
         _require(decision)
         return dict(metrics)
 
-    def release(self, weights: bytes, metrics: Metrics, counters: Counters) -> None:
-        """Pass what may leave the hospital, and settle what it took.
+    def release(self, weights: bytes, metrics: Metrics, counters: Counters, *, steps: int) -> None:
+        """Pass what may leave the hospital, and settle what its `steps` batches took.
 
         Raises:
             PolicyDenied: by the first rule that denies; its detail tells of all.
         """
         guard = self._guard
-        spent = guard.accountant.spent(self._assignment.job_id) if guard.accountant else Spend(0, 0)
+        taken = self._spend(steps)
+        self._vouched = taken is not None
+        spent = taken or NOTHING
         others = self._others()
         tensors: Mapping[str, Tensor] = {}
         well_formed = True
@@ -185,12 +217,24 @@ class JobGates:
             guard.ledger.settle(*self._account, self._attempt, spent)
 
     @property
+    def _sampling(self) -> tuple[int, int]:
+        """The expected batch size, and of how many records."""
+        batch_size, _ = loader_settings(self._bundle.manifest.hyperparameters)
+        return batch_size, len(self._guard.committed.dataset.training)
+
+    def _spend(self, steps: int) -> Spend | None:
+        accountant = self._guard.accountant
+        if accountant is None:
+            return None
+        return accountant.spend(self._bundle, rate=sampling_rate(*self._sampling), steps=steps)
+
+    @property
     def _account(self) -> tuple[bytes, str]:
         return self._guard.committed.digest, self._assignment.terms.payer
 
     def _total(self) -> Spend:
         if self._guard.accountant is None:
-            return Spend(0, 0)
+            return NOTHING
         return self._guard.ledger.total(*self._account)
 
     def _others(self) -> Spend:
@@ -269,7 +313,7 @@ class JobGates:
             },
             "privacy": {
                 "demanded": budget is not None,
-                "accounted": guard.accountant is not None,
+                "accounted": self._vouched,
                 "budget_epsilon": budget.epsilon_micro if budget else 0,
                 "budget_delta": budget.delta_femto if budget else 0,
                 "spent_epsilon": others.epsilon,
@@ -286,7 +330,10 @@ class JobGates:
         _require(self._decide(gate, data))
 
     def _decide(self, gate: Gate, data: bytes) -> Decision:
-        return decide(self._guard.engine, data, self._guard.rules, gate=gate)
+        decision = decide(self._guard.engine, data, self._guard.rules, gate=gate)
+        if self._told is not None:
+            self._told(gate, data, decision)
+        return decision
 
 
 def _require(decision: Decision) -> None:

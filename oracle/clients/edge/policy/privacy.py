@@ -1,14 +1,15 @@
 """The ledger of differential privacy: what each buyer has taken of each dataset.
 
 Spending adds up (basic composition: ε and δ are summed), which holds for any mechanism. A training
-is charged for all that it may take before it begins, since its metrics leave while it runs; each
-attempt is charged anew, since each releases anew.
+is charged for all that it may take before it begins; each attempt is charged anew, since one that
+goes on from a checkpoint releases what those before it took.
 """
 
 import json
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from oracle.clients.edge.bundle import Bundle
 from oracle.clients.edge.durable import write_atomically
 from settlement.digests import canonical_json
 from settlement.errors import RaphaError
@@ -21,18 +22,21 @@ class Spend(NamedTuple):
     delta: int
 
 
+NOTHING = Spend(0, 0)
+
+
 class Accountant(Protocol):
     """What in the node itself vouches for a job's spending. Never the job's own word.
 
-    Its figures cover everything that leaves: weights, each metric that is shown, and the held-out
-    accuracy.
+    Its figures cover the weights, and nothing else leaves: where a budget is demanded, the rules
+    let no metric out.
     """
 
-    def plan(self, job_id: bytes) -> Spend:
-        """The most that one training of this job can take."""
+    def spend(self, bundle: Bundle, *, rate: float, steps: int) -> Spend | None:
+        """What so many batches take, each record in each with probability `rate`.
 
-    def spent(self, job_id: bytes) -> Spend:
-        """What the training of this job that just ended took."""
+        None where it cannot vouch for the bundle.
+        """
 
 
 class LedgerInvalid(RaphaError):

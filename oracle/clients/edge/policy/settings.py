@@ -16,7 +16,7 @@ FAR = 4_102_444_800
 class PrivacyBudget(Frozen):
     """How much one buyer may learn of one dataset, over all its jobs: ε in millionths, δ in 1e-15.
 
-    Demanded of every job. Without an accountant in the node no job can meet it, and all are denied.
+    Demanded of every job. Only bundles among `private_bundles` can meet it; all others are denied.
     """
 
     epsilon_micro: int = Field(gt=0, lt=2**53)
@@ -29,6 +29,8 @@ class PolicySettings(Frozen):
     The defaults are true of the public data set that the node ships, which nobody can withdraw and
     nobody must delete. A hospital states its own consent and retention. `datasets` that is None
     means the one dataset that the node serves. `rules_dir` holds the hospital's own rules.
+    `private_bundles` are the digests of those whose code the hospital has reviewed: that it does
+    the DP-SGD that its manifest declares, with secret noise, and gives nothing else.
     """
 
     rules_dir: Path | None = None
@@ -45,3 +47,4 @@ class PolicySettings(Frozen):
     max_cpu_seconds: int = Field(14 * 86_400, ge=1, lt=2**53)
     max_memory_bytes: int = Field(64 * 2**30, ge=1, lt=2**53)
     privacy: PrivacyBudget | None = None
+    private_bundles: tuple[Bytes32, ...] = ()

@@ -100,6 +100,16 @@ def is_set_up(pid: int, proc: Path = PROC) -> bool:
     return all(int(status[name], 16) == 0 for name in _CAPABILITIES)
 
 
+def peak_memory(pid: int, proc: Path = PROC) -> int:
+    """The most bytes that a process had in memory so far; 0 when it has ended.
+
+    Raises:
+        OSError: when it is gone.
+    """
+    status = _status((proc / str(pid) / "status").read_text())
+    return int(status.get("VmHWM", "0 kB").removesuffix("kB")) * 1024
+
+
 def isolation_faults(seen: Observed, outside: dict[str, int], mounts: Iterable[str]) -> list[str]:
     """What is wrong before the sandbox is released: its namespaces, network and file system.
 

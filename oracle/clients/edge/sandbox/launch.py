@@ -67,6 +67,9 @@ class Launch(Protocol):
     def ran_out_of_memory(self) -> bool:
         """Whether the kernel ended it for its memory."""
 
+    def peak_memory(self) -> int:
+        """The most bytes that the trainee itself had in memory so far; 0 when it is gone."""
+
     def kill(self) -> None:
         """End it and all that it started; returns when nothing of it runs. May be repeated."""
 
@@ -261,6 +264,13 @@ class Sandbox:
         """See `Launch`."""
         return self._groups.ran_out_of_memory()
 
+    def peak_memory(self) -> int:
+        """See `Launch`."""
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for trainee_pid in _children(self._init):
+                return inspect.peak_memory(trainee_pid)
+        return 0
+
     def kill(self) -> None:
         """See `Launch`. Init's end is that of its whole process namespace, whatever forked."""
         if self._pidfd is not None:
@@ -312,6 +322,12 @@ class Unconfined:
     def ran_out_of_memory(self) -> bool:
         """See `Launch`."""
         return False
+
+    def peak_memory(self) -> int:
+        """See `Launch`."""
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            return inspect.peak_memory(self.process.pid)
+        return 0
 
     def kill(self) -> None:
         """See `Launch`; only its session is ended."""

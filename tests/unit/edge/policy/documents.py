@@ -43,7 +43,7 @@ def _common() -> dict[str, Any]:
             },
         },
         "privacy": {
-            "demanded": True,
+            "demanded": False,
             "accounted": True,
             "budget_epsilon": 3_000_000,
             "budget_delta": 10,
@@ -125,6 +125,11 @@ def tensor(dtype: str = "F32", shape: tuple[int, ...] = (3, 2), name: str = "wei
     return {"name": name, "dtype": dtype, "shape": list(shape)}
 
 
+PRIVATE = (("privacy.demanded", True), ("policy.allowed_metrics", []))
+"""Changes of a document that make it one of a hospital that demands a budget, and still pass."""
+QUIET = (*PRIVATE, ("output.metrics", []))
+
+
 def declared_and_given(*tensors: Any) -> tuple[tuple[str, Any], ...]:
     """Changes of a release document: the same tensors are declared and given."""
     return ("job.outputs.tensors", list(tensors)), ("output.tensors", list(tensors))
@@ -159,12 +164,13 @@ TRAINING_CASES: dict[str, tuple[tuple[tuple[str, Any], ...], dict[str, Any]]] = 
         {"have": 1004, "need": 1000},
     ),
     "declared_shape": ((("job.outputs.tensors.0.shape", [3, 80]),), {"have": 1}),
-    "privacy_accountant": ((("privacy.accounted", False),), {}),
+    "privacy_accountant": ((*PRIVATE, ("privacy.accounted", False)), {}),
+    "privacy_metrics": ((("privacy.demanded", True),), {"have": 2}),
     "privacy_epsilon": (
-        (("privacy.job_epsilon", 1_000_001),),
+        (*PRIVATE, ("privacy.job_epsilon", 1_000_001)),
         {"have": 3_000_001, "need": 3_000_000},
     ),
-    "privacy_delta": ((("privacy.spent_delta", 5),), {"have": 11, "need": 10}),
+    "privacy_delta": ((*PRIVATE, ("privacy.spent_delta", 5)), {"have": 11, "need": 10}),
 }
 """By rule: what breaks this rule and no other, and what its denial then carries."""
 
@@ -183,10 +189,11 @@ RELEASE_CASES: dict[str, tuple[tuple[tuple[str, Any], ...], dict[str, Any]]] = {
     "allowed_metrics": ((("output.metrics.0.name", "patient17"),), {"have": 1}),
     "metric_length": ((("output.metrics.0.values", 3),), {"have": 1, "need": 2}),
     "rows_in_metrics": ((("output.rows_in_metrics", True),), {}),
-    "privacy_accountant": ((("privacy.accounted", False),), {}),
+    "privacy_accountant": ((*QUIET, ("privacy.accounted", False)), {}),
+    "privacy_metrics": ((("privacy.demanded", True),), {"have": 2}),
     "privacy_epsilon": (
-        (("privacy.spent_epsilon", 2_000_001),),
+        (*QUIET, ("privacy.spent_epsilon", 2_000_001)),
         {"have": 3_000_001, "need": 3_000_000},
     ),
-    "privacy_delta": ((("privacy.job_delta", 7),), {"have": 11, "need": 10}),
+    "privacy_delta": ((*QUIET, ("privacy.job_delta", 7)), {"have": 11, "need": 10}),
 }

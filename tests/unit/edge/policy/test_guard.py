@@ -43,7 +43,7 @@ def test_a_job_within_the_bounds_passes_both_gates(make_gates):
     gates = make_gates()
     gates.training(wall_seconds=60)
     assert gates.progress({"loss": 0.5}, COUNTERS) == {"loss": 0.5}
-    gates.release(save(WEIGHTS), METRICS, COUNTERS)
+    gates.release(save(WEIGHTS), METRICS, COUNTERS, steps=16)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_each_fact_reaches_its_rule_before_release(make_gates, tmp_path, rule, a
     weights = save(arguments.get("weights", WEIGHTS))
     bundle = bundle_of(outputs=arguments["outputs"]) if "outputs" in arguments else None
     gates = make_gates(bundle, **options)
-    error = denied_at(gates.release, weights, arguments.get("metrics", METRICS), counters)
+    error = denied_at(gates.release, weights, arguments.get("metrics", METRICS), counters, steps=16)
     record = json.loads((tmp_path / "job-1" / "release.input.json").read_bytes())
     assert record["output"]["records"] == counters.records
     assert error.rule == rule
@@ -123,7 +123,7 @@ def test_each_fact_reaches_its_rule_before_release(make_gates, tmp_path, rule, a
 
 
 def test_weights_that_are_no_safetensors_are_denied_without_a_byte_of_them(make_gates):
-    error = denied_at(make_gates().release, b"patient17", METRICS, COUNTERS)
+    error = denied_at(make_gates().release, b"patient17", METRICS, COUNTERS, steps=16)
     assert (error.rule, error.detail) == (
         "well_formed",
         "the weights are not a strict safetensors file",
@@ -133,7 +133,11 @@ def test_weights_that_are_no_safetensors_are_denied_without_a_byte_of_them(make_
 def test_a_row_of_a_record_among_the_metrics_is_denied(make_gates, committed):
     row = [float(value) for value in committed.dataset.features[5]]
     error = denied_at(
-        make_gates(epochs=3).release, save(WEIGHTS), {"loss": row}, Counters(40, 3, bytes(32))
+        make_gates(epochs=3).release,
+        save(WEIGHTS),
+        {"loss": row},
+        Counters(40, 3, bytes(32)),
+        steps=16,
     )
     assert error.rule == "rows_in_metrics"
 

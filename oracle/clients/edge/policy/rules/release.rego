@@ -108,6 +108,11 @@ deny contains {"rule": "privacy_accountant"} if {
 	not input.privacy.accounted
 }
 
+deny contains {"rule": "privacy_metrics", "have": count(metrics)} if {
+	input.privacy.demanded
+	count(metrics) > 0
+}
+
 deny contains {"rule": "privacy_epsilon", "have": total, "need": input.privacy.budget_epsilon} if {
 	input.privacy.demanded
 	total := input.privacy.spent_epsilon + input.privacy.job_epsilon
