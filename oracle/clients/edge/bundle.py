@@ -69,7 +69,7 @@ class Bundle:
 
 
 def example(name: str) -> Bundle:
-    """An example bundle of this package: ``breast_cancer_torch`` or ``breast_cancer_jax``.
+    """An example bundle of this package by name, ``breast_cancer_torch`` for one.
 
     Raises:
         FileNotFoundError: when there is none of that name.

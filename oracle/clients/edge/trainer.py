@@ -26,13 +26,21 @@ from oracle.clients.edge.loader import Batch, Counters, RaphaDataLoader
 from oracle.clients.edge.sandbox.launch import Isolation
 from oracle.clients.edge.sandbox.limits import ChildLimits
 
-VERSION = "rapha.trainer.v2"
+VERSION = "rapha.trainer.v3"
 BATCH_SIZES = range(1, 4097)
 SEEDS = range(2**32)
 DEFAULT_BATCH_SIZE = 32
 MAX_METRICS_PER_REPORT = 16
 MAX_METRIC_NAME = 64
-FRAMEWORK_MODULES = {"pytorch": "torch", "tensorflow": "tensorflow", "jax": "jax"}
+FRAMEWORK_MODULES = {
+    "pytorch": "torch",
+    "tensorflow": "tensorflow",
+    "jax": "jax",
+    "scikit-learn": "sklearn",
+    "numpy": "numpy",
+}
+ORDER = frozenset({"shuffle", "drop_last"})
+"""How a bundle may have an epoch delivered, said with its first request."""
 
 Progress = Callable[[Counters, dict[str, float]], None]
 
@@ -106,6 +114,7 @@ def train(
                 "hyperparameters": bundle.manifest.hyperparameters,
                 "epochs": epochs,
                 "features": loader.features,
+                "shape": loader.shape,
                 "records": loader.training_records,
                 "batch_size": batch_size,
             }
@@ -167,12 +176,14 @@ class _Conversation:
             answers[kind](header, payload)
 
     def _next(self, header: dict[str, Any], payload: bytes) -> None:
-        epoch = header.get("epoch")
+        epoch = header.pop("epoch", None)
         if type(epoch) is not int or payload:
             raise ProtocolViolation("a request for a batch names no epoch, or carries a payload")
+        if not header.keys() <= ORDER or any(type(value) is not bool for value in header.values()):
+            raise ProtocolViolation("a request for a batch in an unknown order")
         if epoch == self._epoch + 1 and epoch < self._epochs and not self._asked_holdout:
             self._epoch = epoch
-            self._batches = self._loader.epoch(epoch)
+            self._batches = self._loader.epoch(epoch, **header)
         elif epoch != self._epoch or self._ended:
             raise ProtocolViolation("a request for a batch of another epoch than is due")
         batch = next(self._batches, None)
