@@ -3,7 +3,7 @@
 import typer
 
 from oracle.attestation.cli import app as attest
-from oracle.commands import reconcile
+from oracle.commands import challenge, reconcile
 from oracle.commands.failures import UNTOLD, ending
 
 app = typer.Typer(
@@ -15,6 +15,10 @@ app = typer.Typer(
 )
 app.add_typer(attest, name="attest")
 app.command("reconcile")(reconcile.anywhere)
+audit = typer.Typer(name="audit", help="Hold a hospital to what it says.", no_args_is_help=True)
+audit.command("challenge")(challenge.challenge)
+audit.command("check")(challenge.check)
+app.add_typer(audit)
 
 
 def main() -> None:
