@@ -7,8 +7,9 @@ root extends the one before, and both inclusion and order can be proven later.
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 
@@ -78,14 +79,36 @@ def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
     Raises:
         IndexError: when there is no such leaf.
     """
-    if not 0 <= index < len(leaves):
-        raise IndexError(f"no leaf {index} in a tree of {len(leaves)}")
-    if len(leaves) == 1:
-        return []
-    middle = _split(len(leaves))
-    if index < middle:
-        return [*inclusion_proof(leaves[:middle], index), merkle_root(leaves[middle:])]
-    return [*inclusion_proof(leaves[middle:], index - middle), merkle_root(leaves[:middle])]
+    return inclusion_proofs(leaves, [index])[0]
+
+
+def inclusion_proofs(leaves: Sequence[bytes], indexes: Iterable[int]) -> list[list[bytes]]:
+    """The audit paths of several leaves; what they share is hashed once.
+
+    Raises:
+        IndexError: when there is no such leaf.
+    """
+
+    @cache
+    def root(start: int, end: int) -> bytes:
+        return merkle_root(leaves[start:end])
+
+    proofs = []
+    for index in indexes:
+        if not 0 <= index < len(leaves):
+            raise IndexError(f"no leaf {index} in a tree of {len(leaves)}")
+        path: list[bytes] = []
+        start, end = 0, len(leaves)
+        while end - start > 1:
+            middle = start + _split(end - start)
+            if index < middle:
+                path.append(root(middle, end))
+                end = middle
+            else:
+                path.append(root(start, middle))
+                start = middle
+        proofs.append(path[::-1])
+    return proofs
 
 
 def verify_inclusion(

@@ -31,7 +31,7 @@ FORBIDDEN_ENDINGS = frozenset({".pkl", ".pickle", ".pt", ".pth", ".joblib", ".np
 MAX_ELEMENTS = 1 << 40
 """Of one tensor: far beyond what can be delivered, and exact in every later reckoning."""
 
-Framework = Literal["pytorch", "tensorflow", "jax"]
+Framework = Literal["pytorch", "tensorflow", "jax", "scikit-learn", "numpy"]
 Network = Literal["none", "host"]
 TensorDtype = Literal[
     "BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "I16", "U16", "F16", "BF16",

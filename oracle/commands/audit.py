@@ -13,7 +13,7 @@ from settlement.reconcile import load_bundles
 
 app = typer.Typer(
     name="audit",
-    help="The audit logs of hospitals' nodes.",
+    help="Hold a hospital to what it says: its log and its records.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -31,7 +31,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.callback()
 def _group() -> None:
-    """The audit logs of hospitals' nodes."""
+    """Hold a hospital to what it says: its log and its records."""
 
 
 @app.command()

@@ -9,7 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 import typer
 
 from oracle.attestation.cli import app as attest
-from oracle.commands import audit, escrow, job, money, node, receipt, reconcile
+from oracle.commands import audit, challenge, escrow, job, money, node, receipt, reconcile
 from oracle.commands.failures import UNTOLD, ending, fail
 
 GROUP = "rapha.commands"
@@ -33,6 +33,8 @@ app.add_typer(receipt.app, name="receipt")
 app.command("verify")(receipt.verify)
 app.add_typer(attest, name="attest")
 app.add_typer(audit.app, name="audit")
+audit.app.command("challenge")(challenge.challenge)
+audit.app.command("check")(challenge.check)
 app.command("reconcile")(reconcile.anywhere)
 
 

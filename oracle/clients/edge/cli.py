@@ -5,6 +5,8 @@ import signal
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -18,17 +20,27 @@ from oracle.clients.bundle import MAX_ARCHIVE_BYTES
 from oracle.clients.edge.audit import export
 from oracle.clients.edge.bundle import Bundle
 from oracle.clients.edge.config import EdgeSettings
-from oracle.clients.edge.dataset import CommittedDataset, breast_cancer, commit, open_dataset_key
+from oracle.clients.edge.dataset import (
+    CommittedDataset,
+    answer_challenge,
+    breast_cancer,
+    commit,
+    open_dataset_key,
+)
 from oracle.clients.edge.devplatform import DevPlatform
+from oracle.clients.edge.durable import write_atomically
 from oracle.clients.edge.errors import KeyFileInvalid
 from oracle.clients.edge.estimate import estimate
 from oracle.clients.edge.node import AUDIT, Node, build_isolation, build_profile
 from oracle.clients.edge.policy.cli import app as policy_app
 from oracle.clients.edge.signer import EnclaveSigner, configuration_digest, measurement
+from oracle.clients.edge.sources.open import open_dataset
+from oracle.clients.edge.sources.settings import read_dataset_file
 from oracle.clients.edge.tpm import Tpm, TpmFiles, endorsement_digest
 from oracle.clients.hub.client import HubClient
 from settlement import logs
 from settlement.amounts import format_usdc
+from settlement.dataset import Challenge, ChallengeInvalid
 from settlement.deployment import load_deployment
 from settlement.errors import InvalidInput, RaphaError
 from settlement.types import parse_bytes, to_hex
@@ -37,6 +49,8 @@ _TIMEOUT_SECONDS = 10.0
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 app.add_typer(policy_app, name="policy")
+dataset_app = typer.Typer(no_args_is_help=True, help="The dataset: what is published, and audits.")
+app.add_typer(dataset_app, name="dataset")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 log = structlog.get_logger(__name__)
 
@@ -71,12 +85,49 @@ def show_measurement(as_json: AsJson = False) -> None:
 def show_profile(as_json: AsJson = False) -> None:
     """Print the dataset profile that the node would publish."""
     settings = _settings()
-    profile = build_profile(settings, _committed(settings))
+    with _told():
+        profile = build_profile(settings, _committed(settings))
     if as_json:
         typer.echo(profile.model_dump_json())
         return
-    for name, value in profile.model_dump(mode="json").items():
+    for name, value in profile.model_dump(mode="json", exclude={"bands"}).items():
         typer.echo(f"{name}: {', '.join(value) if isinstance(value, list) else value}")
+
+
+@dataset_app.command(name="show")
+def show_dataset(as_json: AsJson = False) -> None:
+    """Print what the node would publish, and how many incomplete records it left out."""
+    settings = _settings()
+    with _told():
+        committed = _committed(settings)
+        profile = build_profile(settings, committed)
+    if as_json:
+        left_out = committed.dataset.left_out
+        typer.echo(json.dumps({"profile": profile.model_dump(mode="json"), "left_out": left_out}))
+        return
+    for name, value in profile.model_dump(mode="json", exclude={"bands"}).items():
+        typer.echo(f"{name}: {', '.join(value) if isinstance(value, list) else value}")
+    for band in profile.bands:
+        typer.echo(f"{band.name}: {band.at_least} to {band.at_most} records")
+    typer.echo(f"left out: {committed.dataset.left_out} incomplete records")
+
+
+@dataset_app.command(name="answer")
+def answer(
+    challenge_file: Annotated[Path, typer.Argument(metavar="CHALLENGE", help="The auditor's.")],
+    out: Annotated[Path, typer.Option(help="Where to write the answer. It holds records.")],
+) -> None:
+    """Open the leaves that an auditor's challenge draws, and no others."""
+    settings = _settings()
+    with _told():
+        try:
+            challenge = Challenge.model_validate_json(challenge_file.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise ChallengeInvalid(f"{challenge_file} holds none") from error
+        key = open_dataset_key(settings.state_dir / "dataset.key")
+        answered = answer_challenge(_committed(settings), key, challenge)
+    write_atomically(out, answered.model_dump_json().encode(), 0o600)
+    typer.echo(f"{out} opens {len(answered.openings)} records: for the auditor and nobody else")
 
 
 @app.command(name="tpm")
@@ -252,7 +303,22 @@ def _tpm(settings: EdgeSettings) -> Tpm | None:
 
 def _committed(settings: EdgeSettings) -> CommittedDataset:
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return commit(breast_cancer(), open_dataset_key(settings.state_dir / "dataset.key"))
+    key = open_dataset_key(settings.state_dir / "dataset.key")
+    if settings.dataset_file is None:
+        return commit(breast_cancer(), key)
+    file = read_dataset_file(settings.dataset_file)
+    dataset = open_dataset(file, settings.dataset_file.parent)
+    return commit(dataset, key, deduplicate=file.deduplicate)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Typed errors become one line on standard error and exit code 1."""
+    try:
+        yield
+    except RaphaError as error:
+        typer.echo(f"{error.code}: {error}", err=True)
+        raise typer.Exit(1) from error
 
 
 def _hub_key(settings: EdgeSettings) -> str:

@@ -18,6 +18,9 @@ class EdgeSettings(BaseSettings):
     `tpm_tcti` is tpm2-tss's name of the machine's TPM (``device:/dev/tpmrm0``); without it the node
     runs on its enclave's evidence alone. The files are those of `oracle.clients.edge.tpm.TpmFiles`.
 
+    `dataset_file` is the TOML file of the hospital's dataset (`oracle.clients.edge.sources`);
+    without it the node offers the public records that it ships.
+
     `limits` bounds the training process (JSON, or RAPHA_EDGE_LIMITS__WALL_SECONDS and so on);
     `policy` is what the hospital demands of a job (RAPHA_EDGE_POLICY__MIN_COHORT and so on).
     `sandbox` says whether the node trains nothing where there is none; `development` does, marks
@@ -46,6 +49,7 @@ class EdgeSettings(BaseSettings):
     tpm_command_seconds: float = Field(60.0, gt=0)
     tpm_margin_seconds: int = Field(3600, ge=0)
 
+    dataset_file: Path | None = None
     price_per_record: int = Field(ge=0)
     price_per_epoch: int = Field(ge=0)
     description: str = "Breast Cancer Wisconsin (Diagnostic): 569 records of 30 measurements"

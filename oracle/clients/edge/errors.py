@@ -204,3 +204,26 @@ class StateInUse(RaphaError, RuntimeError):
     def __init__(self, path: object) -> None:
         super().__init__(f"another node is running with the state in {path}; stop it first")
         self.path = str(path)
+
+
+class SourceInvalid(InvalidInput):
+    """A data source that cannot be read whole; `where` names the file, table, study or resource.
+
+    The message names places and columns, never a value of a record.
+    """
+
+    def __init__(self, where: object, detail: str) -> None:
+        super().__init__(f"{where}: {detail}")
+        self.where = str(where)
+        self.detail = detail
+
+
+class IdentifierRefused(InvalidInput):
+    """A column, attribute or element that identifies people, and that the hospital did not free."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name} identifies people; leave it out, or name it in allow_identifiers if the"
+            " hospital's own rules let a job see it"
+        )
+        self.name = name

@@ -142,14 +142,17 @@ class Rehearsal:
 
     def __init__(self, dataset: Dataset, batch_size: int) -> None:
         self.features = dataset.features.shape[1]
+        self.shape = dataset.shape
         self.training_records = len(dataset.training)
         self.holdout_records = len(dataset.holdout)
         self._batch_size = min(batch_size, self.training_records)
         self._random = np.random.default_rng(0)
         self._asked = [time.monotonic()]
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """A few batches of random numbers, however long the real epoch is."""
+    def epoch(
+        self, number: int, *, shuffle: bool = True, drop_last: bool = False
+    ) -> Iterator[Batch]:
+        """A few batches of random numbers, however long the real epoch is and in which order."""
         for _ in range(REHEARSED_BATCHES):
             self._asked.append(time.monotonic())
             labels = self._random.integers(0, 2, self._batch_size)

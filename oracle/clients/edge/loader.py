@@ -10,7 +10,7 @@ counted but lost on the way is delivered after all. The counters are a union: no
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -24,7 +24,7 @@ from oracle.clients.edge.errors import HyperparameterInvalid, JournalInvalid
 from settlement.digests import canonical_json
 from settlement.metering import MerkleLog
 
-VERSION = "rapha.loader.v1"
+VERSION = "rapha.loader.v2"
 BATCH_SIZES = range(1, 4097)
 SEEDS = range(2**32)
 DEFAULT_BATCH_SIZE = 32
@@ -64,19 +64,29 @@ def loader_settings(hyperparameters: dict[str, Any]) -> tuple[int, int]:
 class Meter:
     """The durable count of one job: an append-only journal of positions and completed epochs.
 
-    Use as a context manager. One process at a time may hold a journal.
+    Positions in `paid` are counted by other jobs and never by this one. Use as a context manager.
+    One process at a time may hold a journal.
 
     Raises:
         JournalInvalid: when the journal is damaged before its last line, or of another job.
     """
 
-    def __init__(self, path: Path, committed: CommittedDataset, job_id: bytes) -> None:
+    def __init__(
+        self,
+        path: Path,
+        committed: CommittedDataset,
+        job_id: bytes,
+        *,
+        paid: Set[int] = frozenset(),
+    ) -> None:
         self._path = path
         self._leaves = committed.leaves
         self._head = canonical_json(
             {"version": VERSION, "job": job_id.hex(), "dataset": committed.digest.hex()}
         )
-        self._delivered: set[int] = set()
+        self._paid = paid
+        self._free: set[int] = set()
+        self._counted: dict[int, None] = {}
         self._log = MerkleLog()
         self._epochs = 0
         self._descriptor = self._open()
@@ -101,12 +111,27 @@ class Meter:
         """What is on disk."""
         return Counters(self._log.size, self._epochs, self._log.root)
 
+    @property
+    def counted(self) -> tuple[int, ...]:
+        """The positions that `counters` counts, in the order of the root's leaves."""
+        return tuple(self._counted)
+
+    @property
+    def delivered(self) -> int:
+        """How many unique records were delivered, those that were paid for before included.
+
+        The latter are known of this process only; a job begins again after a crash.
+        """
+        return len(self._counted) + len(self._free)
+
     def record(self, positions: Sequence[int], epochs: int) -> None:
         """Count the records at `positions`, each once ever, and `epochs` completed epochs, if more.
 
         Returns once that is on disk; a count that is there already costs nothing.
         """
-        fresh = [p for p in dict.fromkeys(positions) if p not in self._delivered]
+        uncounted = [p for p in dict.fromkeys(positions) if p not in self._counted]
+        self._free.update(p for p in uncounted if p in self._paid)
+        fresh = [p for p in uncounted if p not in self._paid]
         if not fresh and epochs <= self._epochs:
             return
         line = canonical_json({"records": fresh, "epochs": epochs}) + b"\n"
@@ -116,7 +141,7 @@ class Meter:
     def _apply(self, fresh: Sequence[int], epochs: int) -> None:
         for position in fresh:
             self._log.append(self._leaves[position])
-        self._delivered.update(fresh)
+        self._counted.update(dict.fromkeys(fresh))
         self._epochs = max(self._epochs, epochs)
 
     def _append(self, line: bytes) -> None:
@@ -181,7 +206,7 @@ class Meter:
         if type(epochs) is not int or not isinstance(positions, list):
             raise ValueError("unknown entry")
         known = range(len(self._leaves))
-        if any(type(p) is not int or p not in known or p in self._delivered for p in positions):
+        if any(type(p) is not int or p not in known or p in self._counted for p in positions):
             raise ValueError("a position is unknown or was counted before")
         if len(set(positions)) != len(positions):
             raise ValueError("a position stands twice")
@@ -232,12 +257,26 @@ class RaphaDataLoader:
         """How many records the final evaluation delivers."""
         return len(self._dataset.holdout)
 
-    def epoch(self, number: int) -> Iterator[Batch]:
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one record; its product is `features`."""
+        return self._dataset.shape
+
+    @property
+    def delivered(self) -> int:
+        """How many unique records a result rests on, whether or not they are counted."""
+        return self._meter.delivered
+
+    def epoch(
+        self, number: int, *, shuffle: bool = True, drop_last: bool = False
+    ) -> Iterator[Batch]:
         """The batches of epoch `number`, from 0; the order depends on the seed and the number only.
 
-        Each batch is counted, durably, before it is yielded; with the last the epoch is complete.
+        Without `shuffle` it is that of the ids; with `drop_last` an incomplete batch at the end is
+        neither delivered nor counted. Each batch is counted, durably, before it is yielded; with
+        the last the epoch is complete.
         """
-        batches = self._draw(number)
+        batches = self._draw(number, shuffle=shuffle, drop_last=drop_last)
         for index, positions in enumerate(batches, start=1):
             if index == len(batches):
                 self._completed += 1
@@ -245,10 +284,14 @@ class RaphaDataLoader:
             self._meter.record(positions.tolist(), self._completed)
             yield Batch(self._dataset.features[positions], self._dataset.labels[positions])
 
-    def _draw(self, number: int) -> list[NDArray[np.intp]]:
+    def _draw(self, number: int, *, shuffle: bool, drop_last: bool) -> list[NDArray[np.intp]]:
         """The positions of each batch of an epoch."""
-        order = np.random.default_rng([self._seed, number]).permutation(self._dataset.training)
-        return [order[i : i + self._batch_size] for i in range(0, len(order), self._batch_size)]
+        order, size = self._dataset.training, self._batch_size
+        if shuffle:
+            order = np.random.default_rng([self._seed, number]).permutation(order)
+        if drop_last:
+            order = order[: len(order) // size * size]
+        return [order[i : i + size] for i in range(0, len(order), size)]
 
     def holdout(self) -> NDArray[np.float32]:
         """The held-out features, float32 [records, features]; they count as records, once."""

@@ -19,6 +19,7 @@ import structlog
 from pydantic import ValidationError
 
 from oracle.client import JobState, JobStatus, OracleRefused, ReceiptStatus, Status
+from oracle.clients.edge import paid
 from oracle.clients.edge.assignment import check_terms, open_bundle
 from oracle.clients.edge.attestor import AttestationApi, Attestor
 from oracle.clients.edge.audit import AuditLog
@@ -26,7 +27,7 @@ from oracle.clients.edge.bundle import Bundle
 from oracle.clients.edge.checkpoint import Checkpoint
 from oracle.clients.edge.config import EdgeSettings
 from oracle.clients.edge.courier import Courier, Daemon, ProgressApi, ReceiptApi, Reporter
-from oracle.clients.edge.dataset import CommittedDataset
+from oracle.clients.edge.dataset import CommittedDataset, cohort_bands
 from oracle.clients.edge.durable import naming_full_disk, sync_directory, write_atomically
 from oracle.clients.edge.errors import (
     JournalInvalid,
@@ -63,6 +64,7 @@ from oracle.clients.edge.trainer import TrainingResult, train
 from oracle.clients.hub.client import HubRefused
 from oracle.clients.hub.messages import (
     ArtifactName,
+    CohortBand,
     DatasetProfile,
     Failure,
     JobAssignment,
@@ -109,27 +111,36 @@ class JobFiles:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.directory = directory
         self.job_id = bytes.fromhex(directory.name)
-        self.journal = directory / "meter.journal"
-        self.receipts = directory / "receipts"
+        self.journal = directory / paid.JOURNAL
+        self.receipts = directory / paid.RECEIPTS
         self.metrics = directory / "metrics.json"
         self.evidence = directory / "evidence.json"
         self.weights = directory / "weights.safetensors"
         self.sealed = directory / "weights.sealed"
         self.checkpoint = directory / "checkpoint"
         self.estimate = directory / "estimate.json"
-        self.failure = directory / "failure.json"
+        self.delivered = directory / "delivered"
+        self.failure = directory / paid.FAILURE
         self.stderr = directory / "stderr.txt"
 
 
 def build_profile(settings: EdgeSettings, committed: CommittedDataset) -> DatasetProfile:
     """The offer that the node publishes."""
-    dataset = committed.dataset
+    commitment = committed.commitment
     return DatasetProfile(
         node_id=settings.node_id,
-        dataset_digest=committed.digest,
-        modality=dataset.modality,
-        schema_=(*(f"{column}:float32" for column in dataset.columns), "label:int64"),
-        record_count=len(dataset),
+        dataset_digest=commitment.digest,
+        records_root=commitment.records_root,
+        modality=commitment.modality,
+        schema_=commitment.columns,
+        record_count=commitment.record_count,
+        deduplicate=commitment.deduplicate,
+        bands=tuple(
+            CohortBand(name=name, at_least=at_least, at_most=at_most)
+            for name, at_least, at_most in cohort_bands(
+                committed.dataset.groups, settings.policy.min_cohort
+            )
+        ),
         price_per_record=settings.price_per_record,
         price_per_epoch=settings.price_per_epoch,
         description=settings.description,
@@ -180,6 +191,7 @@ class Node:
         self._profile = build_profile(settings, committed)
         self._scratch = settings.state_dir / "scratch"
         self._jobs = settings.state_dir / "jobs"
+        self._paid = paid.PaidRecords(self._jobs, committed)
         self._isolation = build_isolation(settings, deployment.chain_id)
         self._attestor = Attestor(
             oracle=oracle,
@@ -399,7 +411,8 @@ class Node:
         settings, job_id = self._settings, assignment.job_id
         batch_size, seed = loader_settings(bundle.manifest.hyperparameters)
         kind = PoissonLoader if gates.private else RaphaDataLoader
-        with Meter(files.journal, self._committed, job_id) as meter:
+        free = self._paid_before(assignment)
+        with Meter(files.journal, self._committed, job_id, paid=free) as meter:
             resume = self._resume(files, meter.counters, assignment.epochs)
             loader = kind(
                 self._committed,
@@ -418,7 +431,7 @@ class Node:
             def progress(counters: Counters, metrics: dict[str, float]) -> None:
                 if pacer.due(counters):
                     self._sign(job_id, counters, outbox)
-                    shown = gates.progress(metrics, counters)
+                    shown = gates.progress(metrics, counters._replace(records=loader.delivered))
                     self._reporter.update(job_id, _progress(assignment, counters, shown))
 
             result = train(
@@ -436,9 +449,10 @@ class Node:
                 keep=partial(Checkpoint.write, path=files.checkpoint),
                 resume=resume,
             )
-            counters = loader.counters
+            counters, delivered = loader.counters, loader.delivered
         metrics = _metrics(result, assignment.policy)
-        gates.release(result.weights, metrics, counters, steps=loader.steps)
+        released = counters._replace(records=delivered)
+        gates.release(result.weights, metrics, released, steps=loader.steps)
         write_atomically(files.metrics, canonical_json(metrics))
         self._audit.append(
             Event.TRAINED,
@@ -489,6 +503,11 @@ class Node:
             isolation=evidence["isolation"],
             evidence=to_hex(hashlib.sha256(canonical_json(evidence)).digest()),
         )
+
+    def _paid_before(self, assignment: JobAssignment) -> frozenset[int]:
+        if not self._committed.commitment.deduplicate:
+            return frozenset()
+        return self._paid.open_account(assignment.job_id, assignment.terms.payer)
 
     def _sign(
         self, job_id: bytes, counters: Counters, outbox: Outbox, output: bytes | None = None

@@ -42,6 +42,11 @@ class Outbox:
         with self._lock:
             return [entry for entry in self._entries if entry.number not in self._fates]
 
+    def fates(self) -> list[tuple[SignedReceipt, str | None]]:
+        """All receipts so far, each with what became of it; see `fate`."""
+        with self._lock:
+            return [(entry.signed, self._fates.get(entry.number)) for entry in self._entries]
+
     def add(self, signed: SignedReceipt) -> Entry:
         """Keep a receipt; the last one again keeps its place. Returns once it is on disk."""
         with self._lock:

@@ -29,10 +29,11 @@ class PoissonLoader(RaphaDataLoader):
     """A `RaphaDataLoader` whose batches are Poisson samples, some of them empty.
 
     An epoch has as many batches as it would have otherwise. A record may come twice in it, or not
-    at all; what counts as delivered is counted as ever.
+    at all; what counts as delivered is counted as ever. Asked for another order, it draws the same:
+    a sample has none, and no batch is short of a size.
     """
 
-    def _draw(self, number: int) -> list[NDArray[np.intp]]:
+    def _draw(self, number: int, *, shuffle: bool, drop_last: bool) -> list[NDArray[np.intp]]:
         training = self._dataset.training
         rate = sampling_rate(self._batch_size, len(training))
         bound = min(round(rate * 2**64), 2**64 - 1)

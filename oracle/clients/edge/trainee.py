@@ -2,21 +2,26 @@
 
 Started as `python -I trainee.py` in an empty directory; it says that it is ready, then waits to be
 told the job, so that its confinement can be looked at before any of the bundle is loaded. It is one
-file on purpose: it and numpy and safetensors are all that the child needs of this package. It has
-no access to data: each batch is asked for. The frame format, which the parent shares, is a
-big-endian u32 length of a JSON header, a u64 length of a safetensors payload (0 for none), the
-header, the payload.
+file on purpose: it and numpy and safetensors are all that the child needs of this package; a
+framework is imported by what hands out its tensors, when it is asked for. It has no access to data:
+each batch is asked for. The frame format, which the parent shares, is a big-endian u32 length of a
+JSON header, a u64 length of a safetensors payload (0 for none), the header, the payload.
 """
 
 import builtins
 import ctypes
 import importlib
+import itertools
 import json
+import math
 import os
 import signal
 import struct
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,6 +34,7 @@ MAX_HEADER_BYTES = 1 << 16
 READY = "ready"
 _PR_SET_PDEATHSIG = 1
 
+Collate = Callable[[Any, Any], Any]
 Predict = Callable[[NDArray[np.float32]], NDArray[Any]]
 
 
@@ -39,37 +45,142 @@ def encode_frame(header: Mapping[str, Any], payload: bytes = b"") -> bytes:
 
 
 class Loader:
-    """What a bundle trains from. Batches come when they are asked for, and are metered by then."""
+    """What a bundle trains from. Batches come when they are asked for, and are metered by then.
+
+    `epochs` gives NumPy arrays, `torch`, `jax` and `tensorflow` the same as tensors of theirs;
+    `partial_fit` and `whole` are for scikit-learn. All share the epochs that the job was granted.
+    It may be asked from several threads, one at a time.
+    """
 
     def __init__(
         self, requests: BinaryIO, answers: BinaryIO, job: Mapping[str, Any], checkpoint: bytes = b""
     ) -> None:
         self._requests = requests
         self._answers = answers
+        self._turn = threading.Lock()
         self._next_epoch: int = job["completed"]
         self.completed: int = job["completed"]
         """How many epochs an earlier run completed, to go on from `checkpoint`."""
         self.checkpoint: dict[str, NDArray[Any]] = load(checkpoint) if checkpoint else {}
         """What `keep` was last given before; empty at a first start."""
         self.features: int = job["features"]
+        self.shape: tuple[int, ...] = tuple(job["shape"])
+        """Of one record; features stand in rows of as many as this holds."""
         self.records: int = job["records"]
         self.batch_size: int = job["batch_size"]
         self._granted: int = job["epochs"]
 
-    def epochs(self, count: int | None = None) -> Iterator[Iterator[tuple[Any, Any]]]:
+    def epochs(
+        self, count: int | None = None, *, shuffle: bool = True, drop_last: bool = False
+    ) -> Iterator["Epoch"]:
         """So many epochs of batches `(x, y)`: float32 [batch, features] and float32 [batch].
 
-        Never more than the job was granted, which is the default.
+        Never more than the job was granted, which is the default. With `drop_last` an incomplete
+        batch at the end is not delivered.
         """
         wanted = self._granted if count is None else min(count, self._granted)
+        length = self.records / self.batch_size
         while self._next_epoch < wanted:
             number = self._next_epoch
             self._next_epoch += 1
-            yield self._batches(number)
+            yield Epoch(
+                self._batches(number, {"shuffle": shuffle, "drop_last": drop_last}),
+                math.floor(length) if drop_last else math.ceil(length),
+            )
 
-    def _batches(self, number: int) -> Iterator[tuple[Any, Any]]:
+    def torch(
+        self,
+        count: int | None = None,
+        *,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        workers: int = 0,
+        collate: Collate | None = None,
+    ) -> Iterator["Epoch"]:
+        """Epochs for PyTorch, each as a `DataLoader` gives one: batches, and their number as `len`.
+
+        `collate` makes of `(x, y)` what a batch is to be; without it, tensors that share memory
+        with the arrays. `workers` threads do so ahead, in order: what they fetched is delivered,
+        so leaving an epoch early leaves up to so many more batches counted.
+        """
+        import torch
+
+        def tensors(x: Any, y: Any) -> Any:
+            return torch.from_numpy(x), torch.from_numpy(y)
+
+        for epoch in self.epochs(count, shuffle=shuffle, drop_last=drop_last):
+            yield epoch.mapped(collate or tensors, workers)
+
+    def jax(
+        self,
+        count: int | None = None,
+        *,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        workers: int = 0,
+    ) -> Iterator["Epoch"]:
+        """Epochs for JAX, of arrays on its default device.
+
+        Incomplete batches are dropped unless told otherwise: another shape compiles anew.
+        """
+        import jax
+
+        for epoch in self.epochs(count, shuffle=shuffle, drop_last=drop_last):
+            yield epoch.mapped(lambda x, y: (jax.device_put(x), jax.device_put(y)), workers)
+
+    def tensorflow(
+        self,
+        count: int | None = None,
+        *,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        prefetch: int = 0,
+    ) -> Iterator[Any]:
+        """Epochs for TensorFlow, each a `tf.data.Dataset` that can be gone through once.
+
+        `prefetch` batches are fetched ahead, and so delivered and counted.
+        """
+        import tensorflow as tf
+
+        signature = (
+            tf.TensorSpec((None, self.features), tf.float32),
+            tf.TensorSpec((None,), tf.float32),
+        )
+        for epoch in self.epochs(count, shuffle=shuffle, drop_last=drop_last):
+            dataset = tf.data.Dataset.from_generator(
+                epoch.__iter__, output_signature=signature
+            ).apply(tf.data.experimental.assert_cardinality(len(epoch)))
+            yield dataset.prefetch(prefetch) if prefetch else dataset
+
+    def partial_fit(
+        self, estimator: Any, classes: Sequence[int], count: int | None = None
+    ) -> Iterator[Any]:
+        """Fit a scikit-learn estimator batch by batch; yields it after each epoch."""
+        for epoch in self.epochs(count):
+            for x, y in epoch:
+                estimator.partial_fit(x, y.astype(np.int64), classes=np.asarray(classes))
+            yield estimator
+
+    def whole(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """One epoch in one piece: all training records in the order of their ids, for `fit`.
+
+        Raises:
+            RuntimeError: when the job has no epoch left.
+        """
+        epoch = next(self.epochs(shuffle=False), None)
+        if epoch is None:
+            raise RuntimeError("the job has no epoch left")
+        parts = list(epoch)
+        return (
+            np.concatenate([x for x, _ in parts]),
+            np.concatenate([y for _, y in parts]).astype(np.int64),
+        )
+
+    def _batches(self, number: int, order: Mapping[str, bool]) -> Iterator[tuple[Any, Any]]:
+        asked: Mapping[str, bool] = order
         while True:
-            header, payload = self._ask({"kind": "next", "epoch": number})
+            header, payload = self._ask({"kind": "next", "epoch": number, **asked})
+            asked = {}
             if header["kind"] == "end":
                 return
             arrays = load(payload)
@@ -98,8 +209,47 @@ class Loader:
         self._ask({"kind": "predictions"}, save({"labels": labels}))
 
     def _ask(self, header: Mapping[str, Any], payload: bytes = b"") -> tuple[dict[str, Any], bytes]:
-        send(self._requests, header, payload)
-        return receive(self._answers)
+        with self._turn:
+            send(self._requests, header, payload)
+            return receive(self._answers)
+
+
+class Epoch:
+    """The batches of one epoch, which can be gone through once, and how many there are."""
+
+    def __init__(self, batches: Iterator[Any], length: int) -> None:
+        self._batches: Iterator[Any] | None = batches
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._batches is None:
+            raise RuntimeError("an epoch can be gone through once; ask for the next")
+        batches, self._batches = self._batches, None
+        return batches
+
+    def mapped(self, change: Collate, workers: int) -> "Epoch":
+        """The epoch with each `(x, y)` changed: when it is taken, or ahead by so many threads."""
+        if workers < 0:
+            raise ValueError("workers must not be negative")
+        batches = iter(self)
+        if workers == 0:
+            return Epoch((change(x, y) for x, y in batches), self._length)
+        return Epoch(_ahead(batches, change, workers), self._length)
+
+
+def _ahead(batches: Iterator[tuple[Any, Any]], change: Collate, workers: int) -> Iterator[Any]:
+    """Change up to `workers` batches ahead, and give them in order."""
+    with ThreadPoolExecutor(workers) as pool:
+        # Fetched by the one who iterates, as the pipe is one; only the changing is parallel.
+        waiting = deque(pool.submit(change, x, y) for x, y in itertools.islice(batches, workers))
+        while waiting:
+            done = waiting.popleft()
+            for x, y in itertools.islice(batches, 1):
+                waiting.append(pool.submit(change, x, y))
+            yield done.result()
 
 
 def send(stream: BinaryIO, header: Mapping[str, Any], payload: bytes = b"") -> None:

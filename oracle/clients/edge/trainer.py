@@ -34,7 +34,15 @@ CHECKPOINT_FACTOR = 4
 """How much larger than the output a checkpoint may be: an optimiser's state has its room."""
 MAX_METRICS_PER_REPORT = 16
 MAX_METRIC_NAME = 64
-FRAMEWORK_MODULES = {"pytorch": "torch", "tensorflow": "tensorflow", "jax": "jax"}
+FRAMEWORK_MODULES = {
+    "pytorch": "torch",
+    "tensorflow": "tensorflow",
+    "jax": "jax",
+    "scikit-learn": "sklearn",
+    "numpy": "numpy",
+}
+ORDER = frozenset({"shuffle", "drop_last"})
+"""How a bundle may have an epoch delivered, said with its first request."""
 
 Progress = Callable[[Counters, dict[str, float]], None]
 Admitted = Callable[[dict[str, Any]], None]
@@ -62,10 +70,14 @@ class Source(Protocol):
     @property
     def features(self) -> int: ...
     @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
     def training_records(self) -> int: ...
     @property
     def holdout_records(self) -> int: ...
-    def epoch(self, number: int) -> Iterator[Batch]: ...
+    def epoch(
+        self, number: int, *, shuffle: bool = True, drop_last: bool = False
+    ) -> Iterator[Batch]: ...
     def holdout(self) -> NDArray[np.float32]: ...
     def accuracy(self, predictions: NDArray[np.int64]) -> float: ...
 
@@ -117,6 +129,7 @@ def train(
                 "hyperparameters": bundle.manifest.hyperparameters,
                 "epochs": epochs,
                 "features": loader.features,
+                "shape": loader.shape,
                 "records": loader.training_records,
                 "batch_size": batch_size,
                 "completed": resume.epochs if resume else 0,
@@ -187,12 +200,14 @@ class _Conversation:
             answers[kind](header, payload)
 
     def _next(self, header: dict[str, Any], payload: bytes) -> None:
-        epoch = header.get("epoch")
+        epoch = header.pop("epoch", None)
         if type(epoch) is not int or payload:
             raise ProtocolViolation("a request for a batch names no epoch, or carries a payload")
+        if not header.keys() <= ORDER or any(type(value) is not bool for value in header.values()):
+            raise ProtocolViolation("a request for a batch in an unknown order")
         if epoch == self._epoch + 1 and epoch < self._epochs and not self._asked_holdout:
             self._epoch = epoch
-            self._batches = self._loader.epoch(epoch)
+            self._batches = self._loader.epoch(epoch, **header)
         elif epoch != self._epoch or self._ended:
             raise ProtocolViolation("a request for a batch of another epoch than is due")
         batch = next(self._batches, None)

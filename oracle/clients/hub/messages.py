@@ -7,18 +7,19 @@ times Unix seconds.
 import base64
 import binascii
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
-    StringConstraints,
     WithJsonSchema,
+    model_validator,
 )
 
 from oracle.clients.edge.policy.digest import policy_digest
+from settlement.dataset import DatasetCommitment, Label, Schema
 from settlement.models import JobTerms
 from settlement.types import Address, Bytes32, Frozen, UInt64, Usdc
 
@@ -49,8 +50,6 @@ Base64Data = Annotated[
     PlainSerializer(_to_base64, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
 ]
-Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/ -]{0,63}$")]
-"""A short name without control characters: modality, metric, column."""
 Dtype = Literal["BOOL", "U8", "I8", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "F64", "I64"]
 """Element types of safetensors, by their names in its header."""
 NodeId = Annotated[UInt64, Field(gt=0)]
@@ -79,22 +78,52 @@ class ArtifactName(StrEnum):
     EVIDENCE = "evidence"
 
 
+class CohortBand(Frozen):
+    """How many records share a property, as a range: no fewer than the hospital's k share it."""
+
+    name: Label
+    at_least: UInt64 = Field(gt=0)
+    at_most: UInt64
+
+
 class DatasetProfile(Frozen):
     """What a hospital tells about a dataset: no record, nothing derived from a single one.
 
-    `schema_` (`schema` in JSON) lists ``column:type``. Prices are USDC base units.
+    `schema_` (`schema` in JSON) lists ``column:type``. Prices are USDC base units. `dataset_digest`
+    is that of the commitment (`settlement.dataset`) which the other fields state, so that whoever
+    signs terms with it signs those too. `bands` are counts of groups.
     """
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
     node_id: NodeId
     dataset_digest: Bytes32
+    records_root: Bytes32
     modality: Label
-    schema_: tuple[Label, ...] = Field(alias="schema", min_length=1, max_length=4096)
+    schema_: Schema = Field(alias="schema")
     record_count: UInt64 = Field(gt=0)
+    deduplicate: bool = False
+    bands: tuple[CohortBand, ...] = Field((), max_length=256)
     price_per_record: Usdc
     price_per_epoch: Usdc
     description: str = Field(max_length=2000)
+
+    @model_validator(mode="after")
+    def _keeps_its_digest(self) -> Self:
+        if self.commitment.digest != self.dataset_digest:
+            raise ValueError("dataset_digest is not the digest of what the profile states")
+        return self
+
+    @property
+    def commitment(self) -> DatasetCommitment:
+        """What `dataset_digest` stands for."""
+        return DatasetCommitment(
+            records_root=self.records_root,
+            record_count=self.record_count,
+            modality=self.modality,
+            columns=self.schema_,
+            deduplicate=self.deduplicate,
+        )
 
     def worst_case(self, epochs: int) -> int:
         """USDC base units that a job of so many epochs can cost at most."""

@@ -59,11 +59,13 @@ def test_record_bytes_are_the_raw_values_and_the_label(wisconsin):
     assert values[-1] == 0
 
 
-def test_digest_is_the_root_over_the_leaves_in_order_of_ids(wisconsin):
+def test_digest_commits_to_the_root_over_the_leaves_in_order_of_ids(wisconsin):
     committed = commit(wisconsin, bytes(32))
-    assert committed.digest == merkle_root(committed.leaves)
+    root = committed.commitment.records_root
+    assert root == merkle_root(committed.leaves)
+    assert committed.digest == committed.commitment.digest
     proof = inclusion_proof(committed.leaves, 7)
-    assert verify_inclusion(committed.leaves[7], 7, 569, proof, committed.digest)
+    assert verify_inclusion(committed.leaves[7], 7, 569, proof, root)
 
 
 def test_another_dataset_key_gives_another_digest(wisconsin):

@@ -27,6 +27,7 @@ from oracle.clients.hub.messages import (
 )
 from oracle.clients.hub.service import HubService
 from oracle.clients.hub.store import Store
+from settlement.dataset import DatasetCommitment
 from settlement.deployment import Deployment
 from settlement.models import JobTerms
 from settlement.types import to_hex
@@ -212,7 +213,7 @@ def make_profile() -> Callable[..., DatasetProfile]:
     def make(node_id: int = 1, **changes: Any) -> DatasetProfile:
         values: dict[str, Any] = {
             "node_id": node_id,
-            "dataset_digest": bytes([node_id]) * 32,
+            "records_root": bytes([node_id]) * 32,
             "modality": "tabular",
             "schema": ("mean radius:F64", "malignant:U8"),
             "record_count": 569,
@@ -220,7 +221,15 @@ def make_profile() -> Callable[..., DatasetProfile]:
             "price_per_epoch": 50_000,
             "description": "UCI Wisconsin Diagnostic",
         }
-        return DatasetProfile.model_validate(values | changes)
+        values |= changes
+        committed = DatasetCommitment(
+            records_root=values["records_root"],
+            record_count=values["record_count"],
+            modality=values["modality"],
+            columns=values["schema"],
+            deduplicate=False,
+        )
+        return DatasetProfile.model_validate({"dataset_digest": committed.digest} | values)
 
     return make
 

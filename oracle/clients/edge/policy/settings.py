@@ -34,7 +34,13 @@ class PolicySettings(Frozen):
     """
 
     rules_dir: Path | None = None
-    frameworks: tuple[Framework, ...] = ("pytorch", "tensorflow", "jax")
+    frameworks: tuple[Framework, ...] = (
+        "pytorch",
+        "tensorflow",
+        "jax",
+        "scikit-learn",
+        "numpy",
+    )
     bundles: tuple[Bytes32, ...] | None = None
     images: tuple[Bytes32, ...] | None = None
     datasets: tuple[Bytes32, ...] | None = None
