@@ -130,7 +130,7 @@ def _run(settings: EdgeSettings, stop: threading.Event) -> None:
         tpm=settings.tpm_tcti is not None,
     )
     with (
-        OracleClient(settings.oracle_url, timeout=_TIMEOUT_SECONDS) as oracle,
+        connect(settings) as oracle,
         HubClient(settings.hub_url, _hub_key(settings), timeout=_TIMEOUT_SECONDS) as hub,
     ):
         Node(
@@ -145,6 +145,13 @@ def _run(settings: EdgeSettings, stop: threading.Event) -> None:
             stop=stop,
             tpm=_tpm(settings),
         ).run()
+
+
+def connect(settings: EdgeSettings) -> OracleClient:
+    """The oracle as configured, with the node's API key where it has one."""
+    key = settings.oracle_api_key
+    token = key.get_secret_value() if key else None
+    return OracleClient(settings.oracle_url, timeout=_TIMEOUT_SECONDS, token=token)
 
 
 def _tpm(settings: EdgeSettings) -> Tpm | None:

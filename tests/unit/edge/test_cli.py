@@ -3,7 +3,8 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from oracle.clients.edge.cli import app
+from oracle.clients.edge.cli import app, connect
+from oracle.clients.edge.config import EdgeSettings
 from oracle.clients.edge.signer import measurement
 
 
@@ -76,3 +77,11 @@ def test_a_real_chain_is_refused_by_name(environment, tmp_path, deployment):
 def test_an_empty_hub_key_ends_the_node(environment, tmp_path):
     (tmp_path / "hub.key").write_text("\n")
     assert invoke("run").exit_code == 1
+
+
+def test_the_oracle_is_asked_with_the_nodes_api_key_which_nothing_shows(environment):
+    assert "authorization" not in connect(EdgeSettings())._http.headers
+    environment.setenv("RAPHA_EDGE_ORACLE_API_KEY", "rapha_of_the_node")
+    settings = EdgeSettings()
+    assert connect(settings)._http.headers["authorization"] == "Bearer rapha_of_the_node"
+    assert "rapha_of_the_node" not in f"{settings!r} {settings.model_dump_json()}"
