@@ -8,6 +8,7 @@ spoke of. Both leave the tables as if only the events in the log had ever been t
 import json
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, fields
+from itertools import islice
 from typing import Any, TypeVar, assert_never, get_type_hints
 
 from sqlalchemy import ColumnElement, Select, delete, or_, select, true, update
@@ -52,7 +53,7 @@ from oracle.store.tables import (
     TransactionRow,
 )
 from oracle.transactions import TransactionState
-from oracle.verdicts import touched
+from oracle.verdicts import PAGE, touched
 from settlement.models import JobTerms, PlatformVerdict
 from settlement.types import ZERO_BYTES32, to_hex
 
@@ -88,10 +89,8 @@ def extend(session: Session, events: Iterable[Event]) -> Subjects:
         HistoryIncomplete: when one cannot follow from what the log has: something is missing.
     """
     events = list(events)
-    for event in events:
-        session.add(_row(event))
-        _apply(session, event)
-        session.flush()
+    session.add_all(_row(event) for event in events)
+    _apply_all(session, events)
     return _subjects(session, events)
 
 
@@ -114,9 +113,7 @@ def roll_back(session: Session, block: int) -> Subjects:
         _forget(session, event)
     session.execute(delete(ChainEventRow).where(later))
     session.flush()
-    for event in kept:
-        _apply(session, event)
-        session.flush()
+    _apply_all(session, kept)
     resolved = TransactionRow.state.in_((TransactionState.FINAL, TransactionState.REVERTED))
     # What was final may have to be sent again; the relayer looks where each stands now.
     session.execute(
@@ -222,7 +219,28 @@ def _typed(kind: type[Any], value: Any) -> Any:
 # The facts
 
 
-def _apply(session: Session, event: Event) -> None:
+@dataclass(frozen=True)
+class _Known:
+    """What there is of the jobs that some events speak of, by job id."""
+
+    jobs: dict[bytes, JobRow]
+    escrows: dict[bytes, EscrowRow]
+
+
+def _apply_all(session: Session, events: Iterable[Event]) -> None:
+    """Write events into the facts, in order; what they rest on is read for a page at a time."""
+    left = iter(events)
+    while page := list(islice(left, PAGE)):
+        ids = {event.job_id for event in page if isinstance(event, JobEvent)}
+        jobs = session.scalars(select(JobRow).where(JobRow.job_id.in_(ids)))
+        escrows = session.scalars(select(EscrowRow).where(EscrowRow.job_id.in_(ids)))
+        known = _Known({row.job_id: row for row in jobs}, {row.job_id: row for row in escrows})
+        for event in page:
+            _apply(session, event, known)
+        session.flush()
+
+
+def _apply(session: Session, event: Event, known: _Known) -> None:
     if isinstance(event, EnclaveEvent):
         _apply_enclave(session, event)
     elif isinstance(event, PlatformEvent):
@@ -230,7 +248,7 @@ def _apply(session: Session, event: Event) -> None:
     elif isinstance(event, MeasurementChanged):
         session.merge(MeasurementRow(measurement=event.measurement, allowed=event.allowed))
     else:
-        _apply_job(session, event)
+        _apply_job(session, event, known)
 
 
 def _forget(session: Session, event: Event) -> None:
@@ -264,16 +282,16 @@ def _make_due(session: Session, table: type[HandedIn], which: ColumnElement[bool
         row.reason = row.slot = row.transaction = None
 
 
-def _apply_job(session: Session, event: JobEvent) -> None:
+def _apply_job(session: Session, event: JobEvent, known: _Known) -> None:
     """Write an event of a job into the facts, and its escrow's status."""
-    job = session.get(JobRow, event.job_id)
+    job = known.jobs.get(event.job_id)
     if isinstance(event, JobOpened | JobVoided):
         if job is not None:
             raise _hole(event, "is opened or voided, and was open before")
         if isinstance(event, JobOpened):
-            _open(session, event)
+            _open(session, event, known)
         else:
-            _void(session, event)
+            _void(session, event, known)
         return
     if job is None:
         raise _hole(event, "was never opened")
@@ -316,32 +334,31 @@ def _hole(event: JobEvent, what: str) -> HistoryIncomplete:
     return HistoryIncomplete(event.place.block, f"{kind} of job {job}, which {what}")
 
 
-def _open(session: Session, event: JobOpened) -> None:
+def _open(session: Session, event: JobOpened, known: _Known) -> None:
     terms = event.terms
-    session.add(
-        JobRow(
-            job_id=event.job_id,
-            node_id=terms.node_id,
-            terms=terms.model_dump_json(),
-            state=JobState.OPEN if terms.node_id else JobState.UNASSIGNED,
-            funded=terms.budget,
-            paid=0,
-            refunded=0,
-            records=0,
-            epochs=0,
-            output_digest=None,
-        )
+    job = known.jobs[event.job_id] = JobRow(
+        job_id=event.job_id,
+        node_id=terms.node_id,
+        terms=terms.model_dump_json(),
+        state=JobState.OPEN if terms.node_id else JobState.UNASSIGNED,
+        funded=terms.budget,
+        paid=0,
+        refunded=0,
+        records=0,
+        epochs=0,
+        output_digest=None,
     )
+    session.add(job)
     _record(session, event, "opened", terms.budget)
-    escrow = session.get(EscrowRow, event.job_id)
+    escrow = known.escrows.get(event.job_id)
     if escrow:
         escrow.status, escrow.reason, escrow.detail = Status.SETTLED, None, None
         escrow.transaction = event.place.transaction
 
 
-def _void(session: Session, event: JobVoided) -> None:
+def _void(session: Session, event: JobVoided, known: _Known) -> None:
     _record(session, event, "voided", 0)
-    escrow = session.get(EscrowRow, event.job_id)
+    escrow = known.escrows.get(event.job_id)
     if escrow:
         escrow.status, escrow.reason, escrow.detail = Status.REJECTED, Reason.JOB_VOIDED, None
 

@@ -50,8 +50,8 @@ PARTS = 10
 BLOCKS = 20
 NODES = 4
 KEYS = ("relayer 1", "relayer 2")
-PATIENCE = 60.0
-"""Seconds after the last receipt in which everything must be settled."""
+PATIENCE = 300.0
+"""Seconds in which the oracle must have seen the jobs, and then have everything settled."""
 
 
 @dataclass

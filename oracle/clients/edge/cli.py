@@ -260,7 +260,7 @@ def _run(settings: EdgeSettings, stop: threading.Event) -> None:
         tpm=settings.tpm_tcti is not None,
     )
     with (
-        OracleClient(settings.oracle_url, timeout=_TIMEOUT_SECONDS) as oracle,
+        connect(settings) as oracle,
         HubClient(settings.hub_url, _hub_key(settings), timeout=_TIMEOUT_SECONDS) as hub,
     ):
         Node(
@@ -283,6 +283,13 @@ def _read(file: Path) -> bytes:
             return opened.read(MAX_ARCHIVE_BYTES + 1)
     except OSError as error:
         raise InvalidInput(f"{file}: {error.strerror or 'cannot be read'}") from error
+
+
+def connect(settings: EdgeSettings) -> OracleClient:
+    """The oracle as configured, with the node's API key where it has one."""
+    key = settings.oracle_api_key
+    token = key.get_secret_value() if key else None
+    return OracleClient(settings.oracle_url, timeout=_TIMEOUT_SECONDS, token=token)
 
 
 def _tpm(settings: EdgeSettings) -> Tpm | None:

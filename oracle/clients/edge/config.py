@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from oracle.clients.edge.policy.settings import PolicySettings
@@ -17,6 +17,8 @@ class EdgeSettings(BaseSettings):
 
     `tpm_tcti` is tpm2-tss's name of the machine's TPM (``device:/dev/tpmrm0``); without it the node
     runs on its enclave's evidence alone. The files are those of `oracle.clients.edge.tpm.TpmFiles`.
+    `oracle_api_key` is the node's API key for the oracle (scopes `read` and `submit`), where that
+    needs one.
 
     `dataset_file` is the TOML file of the hospital's dataset (`oracle.clients.edge.sources`);
     without it the node offers the public records that it ships.
@@ -35,6 +37,7 @@ class EdgeSettings(BaseSettings):
 
     node_id: int = Field(gt=0)
     oracle_url: str
+    oracle_api_key: SecretStr | None = None
     hub_url: str
     hub_key_file: Path
     deployment_file: Path

@@ -102,12 +102,22 @@ def build(settings: HubSettings) -> FastAPI:
     service = HubService(
         store,
         ArtifactFiles(settings.artifacts_dir),
-        OracleClient(str(settings.oracle_url), timeout=settings.oracle_timeout),
+        connect(settings),
         deployment,
         identities=_identities(settings, deployment),
         shortest_deadline=settings.shortest_deadline,
     )
     return create_app(service, KeyRing(store.api_keys, hash_key))
+
+
+def connect(settings: HubSettings) -> OracleClient:
+    """The oracle as configured, with the hub's API key where it has one."""
+    key = settings.oracle_api_key
+    return OracleClient(
+        str(settings.oracle_url),
+        timeout=settings.oracle_timeout,
+        token=key.get_secret_value() if key else None,
+    )
 
 
 def _identities(settings: HubSettings, deployment: Deployment) -> Identities | None:

@@ -1,8 +1,8 @@
-"""The hub's configuration, from `RAPHA_HUB_*`; secrets come by file."""
+"""The hub's configuration, from `RAPHA_HUB_*`; its own secrets come by file."""
 
 from pathlib import Path
 
-from pydantic import Field, HttpUrl
+from pydantic import Field, HttpUrl, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -14,6 +14,8 @@ class HubSettings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8100, ge=1, le=65535)
     oracle_url: HttpUrl
+    oracle_api_key: SecretStr | None = None
+    """The hub's API key for the oracle (scopes `read` and `submit`), where that needs one."""
     oracle_timeout: float = Field(default=2.0, gt=0)
     """Seconds per question to the oracle; a stopping hub waits for a pending one this long."""
     deployment_file: Path

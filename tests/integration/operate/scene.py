@@ -59,7 +59,15 @@ def until(what: str, ask: Callable[[], Any]) -> Any:
 class Oracle:
     """The oracle's parts on a database of their own. `ahead` is what its clock is wrong by."""
 
-    def __init__(self, chain: Chain, database: Path, *, url: str | None = None, ahead: int = 0):
+    def __init__(
+        self,
+        chain: Chain,
+        database: Path,
+        *,
+        url: str | None = None,
+        ahead: int = 0,
+        keys: tuple[str, ...] = ("relayer",),
+    ) -> None:
         self.chain = chain
         self.ahead = ahead
         self.store = Store(f"sqlite:///{database}")
@@ -67,9 +75,10 @@ class Oracle:
         view = RpcChain(url or url_of(chain), chain.deployment)
         self.watcher = Watcher(self.store, view, chain.deployment)
         self.intake = Intake(self.store, chain.deployment, self.clock)
-        rpc(chain.w3, "anvil_setBalance", key("relayer").address, hex(10**21))
+        for name in keys:
+            rpc(chain.w3, "anvil_setBalance", key(name).address, hex(10**21))
         policy = RelayPolicy(fees=FeePolicy(min_tip=GWEI, max_fee=1_000 * GWEI), patience=5)
-        signers = [LocalKey(key("relayer"))]
+        signers = [LocalKey(key(name)) for name in keys]
         keyring = Keyring(self.store, view, chain.deployment, signers, policy)
         self.relayer = Relayer(self.store, view, chain.deployment, keyring, policy, self.clock)
 

@@ -329,11 +329,14 @@ def test_told_to_end_under_load_it_keeps_every_promise(chain: Chain, process: Pr
     store.close()
 
 
+@pytest.mark.parametrize("keys", [("relayer",), ("relayer", "second", "third")], ids=len)
 def test_while_usdc_is_paused_receipts_are_paid_and_escrows_wait_by_name(
-    chain: Chain, oracle: Oracle
+    chain: Chain, tmp_path: Path, keys: tuple[str, ...]
 ) -> None:
+    chain.register_enclave()
+    oracle = Oracle(chain, tmp_path / "oracle.db", keys=keys)
     terms = chain.open(chain.terms())
-    oracle.rounds(4)
+    oracle.rounds(7)
     chain.deployer.transact(chain.deployer.usdc.functions.pause())
     other = chain.terms(salt=b"\1" * 32)
     oracle.intake.submit_escrow(oracle.escrow(other))
@@ -347,6 +350,7 @@ def test_while_usdc_is_paused_receipts_are_paid_and_escrows_wait_by_name(
     oracle.rounds()
     assert oracle.intake.escrow(chain.id(other)).status is Status.SETTLED
     check_ledger(chain, oracle.store, {chain.id(terms): 10 * PRICE, chain.id(other): 0})
+    oracle.close()
 
 
 def test_while_the_vault_is_paused_receipts_are_kept_and_paid_afterwards(

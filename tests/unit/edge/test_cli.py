@@ -6,7 +6,8 @@ from typer.testing import CliRunner
 from unit.edge.conftest import bundle_of
 
 from oracle.clients.edge.audit import AuditLog
-from oracle.clients.edge.cli import app
+from oracle.clients.edge.cli import app, connect
+from oracle.clients.edge.config import EdgeSettings
 from oracle.clients.edge.signer import measurement
 from oracle.commands.rapha import GROUP, register
 from oracle.commands.rapha import app as rapha
@@ -161,3 +162,11 @@ def test_a_command_whose_part_is_not_installed_says_so(monkeypatch):
     rapha.registered_commands.pop()
     assert result.exit_code == 2
     assert "needs the module no_such_module" in result.stderr
+
+
+def test_the_oracle_is_asked_with_the_nodes_api_key_which_nothing_shows(environment):
+    assert "authorization" not in connect(EdgeSettings())._http.headers
+    environment.setenv("RAPHA_EDGE_ORACLE_API_KEY", "rapha_of_the_node")
+    settings = EdgeSettings()
+    assert connect(settings)._http.headers["authorization"] == "Bearer rapha_of_the_node"
+    assert "rapha_of_the_node" not in f"{settings!r} {settings.model_dump_json()}"

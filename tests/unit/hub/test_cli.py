@@ -7,7 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
-from oracle.clients.hub.cli import app, build
+from oracle.clients.hub.cli import app, build, connect
 from oracle.clients.hub.config import HubSettings
 from settlement.deployment import Deployment
 
@@ -60,3 +60,13 @@ def test_missing_setting_is_named_and_ends_with_2(
     assert result.exit_code == 2
     line = json.loads(result.stderr.strip().splitlines()[-1])
     assert line["faults"] == ["oracle_url: Field required"]
+
+
+def test_the_oracle_is_asked_with_the_hubs_api_key_which_nothing_shows(
+    environment: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "authorization" not in connect(HubSettings())._http.headers
+    monkeypatch.setenv("RAPHA_HUB_ORACLE_API_KEY", "rapha_of_the_hub")
+    settings = HubSettings()
+    assert connect(settings)._http.headers["authorization"] == "Bearer rapha_of_the_hub"
+    assert "rapha_of_the_hub" not in f"{settings!r} {settings.model_dump_json()}"
