@@ -39,6 +39,7 @@ from oracle.messages import (
     Status,
     VouchFor,
 )
+from oracle.problems import problem_of
 from oracle.rebuild import rebuild
 from oracle.statements import statement_digest
 from oracle.store.tables import TransactionRow
@@ -194,8 +195,17 @@ def test_below_the_threshold_no_verdict_is_made(tmp_path: Path, other: Answer, r
     assert caught.value.refusals["http://operator-1.test"].startswith(reason)
 
 
+def refuses(operator: Any, request: httpx.Request) -> httpx.Response:
+    """A peer that answers as the HTTP API does when it refuses."""
+    try:
+        return honest(operator, request)
+    except VouchesOtherwise as error:
+        problem = problem_of(error)
+        return httpx.Response(problem.status, text=problem.model_dump_json())
+
+
 def test_peer_in_the_other_mode_is_named_and_the_attestation_waits(tmp_path: Path) -> None:
-    bench = committee(tmp_path, honest, vouch_for=VouchFor.PLATFORM, peers_for=VouchFor.KEY)
+    bench = committee(tmp_path, refuses, vouch_for=VouchFor.PLATFORM, peers_for=VouchFor.KEY)
     digest = bench.quorum.submit(evidence(bench.quorum.challenges(REQUEST))).digest
     bench.quorum.tick()
     waiting = bench.quorum.status(digest)
@@ -214,7 +224,7 @@ def test_another_verdict_of_the_same_expiry_is_covered_by_the_first(bench: Bench
     bench.rounds(14)
     assert bench.quorum.status(first.digest).status is Status.SETTLED
     assert bench.quorum.status(second.digest).status is Status.SETTLED
-    assert kinds(bench).count(CallKind.JUDGE) == 1
+    assert kinds(bench) == [CallKind.PLATFORM, CallKind.JUDGE]
 
 
 def test_verdict_for_another_node_after_a_longer_one_is_rejected(bench: Bench) -> None:
