@@ -95,10 +95,16 @@ class Relayer:
         with self._store.read() as session:
             query = select(AttestationRow).where(AttestationRow.status == Status.ACCEPTED)
             rows = list(session.scalars(query))
+            judging = AttestationRow.status == Status.SUBMITTED
+            # one transaction at a time for each platform: it may serve others that wait, too
+            busy = set(session.scalars(select(AttestationRow.platform).where(judging)))
         sent = False
         for row in rows:
             if row.statement is None or row.signatures is None or not self.keyring.has_room():
                 continue
+            if row.platform is not None and row.platform in busy:
+                continue
+            busy.add(row.platform)
             statement, signatures = parse_statement(row.statement), parse_bytes(row.signatures)
             if isinstance(statement, PlatformVerdict):
                 call = self._chain.judge_call(statement, signatures)

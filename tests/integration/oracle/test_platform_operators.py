@@ -68,7 +68,7 @@ def test_key_is_registered_by_a_quote_that_the_chain_checked_itself(
             node_id=1,
             configuration=CONFIGURATION,
             margin=3600,
-            timeout=90,
+            timeout=120,
             poll_seconds=0.2,
             clock=lambda: int(time.time()),
             stop=stop,

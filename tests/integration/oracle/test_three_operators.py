@@ -44,7 +44,7 @@ TOKEN = "the operators' shared token, long enough"
 T = TypeVar("T")
 
 
-def until(ask: Callable[[], T | None], seconds: float = 40) -> T:
+def until(ask: Callable[[], T | None], seconds: float = 120) -> T:
     """The first answer that is something, within `seconds`."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -9,17 +9,20 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from unit.oracle.bench import (
+    PLATFORM,
     Bench,
     actor,
     digest_of,
     escrow,
     evidence,
     key_of,
+    quote_for,
     signed,
     terms,
 )
 
-from oracle.messages import ChallengeRequest, Status
+from oracle.facts import EnclaveRegistered, PlatformJudged
+from oracle.messages import ChallengeRequest, Status, VouchFor
 from oracle.store.database import Store
 from oracle.store.tables import TransactionRow
 
@@ -91,15 +94,20 @@ class SteppedStore(Store):
             self.steps.step()
 
 
-def play(directory: Path, kill_at: int | None) -> tuple[Bench, Steps]:
-    """Register an enclave, escrow and settle two jobs; the process dies once, at step `kill_at`."""
-    bench = Bench.create(directory, attested=False)
+def play(
+    directory: Path, kill_at: int | None, vouch_for: VouchFor = VouchFor.KEY
+) -> tuple[Bench, Steps]:
+    """Register an enclave, escrow and settle two jobs; the process dies once, at step `kill_at`.
+
+    Where the operators vouch for the platform, only the enclave is registered, by a quote.
+    """
+    bench = Bench.create(directory, attested=False, vouch_for=vouch_for)
     steps = Steps(kill_at)
     store = SteppedStore(str(bench.store.engine.url))
     store.steps = steps
     whole_store = bench.store
     bench.restart(store, SteppedChain(bench.ledger, steps))  # type: ignore[arg-type]
-    client = Client(bench)
+    client = Client(bench) if vouch_for is VouchFor.KEY else QuotingClient(bench)
     for _ in range(16):
         try:
             client.hand_in()
@@ -147,6 +155,21 @@ class Client:
         return statuses if statuses == [Status.SETTLED] * len(JOBS) else None
 
 
+class QuotingClient(Client):
+    """Has the platform judged, and then quotes for the chain's challenge."""
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(bench)
+        self._left = [self._attest, self._wait_for_verdict, self._quote, self._wait_for_enclave]
+
+    def _wait_for_verdict(self) -> object:
+        return self._bench.quotes.platform(PLATFORM).expiry or None
+
+    def _quote(self) -> object:
+        challenge = self._bench.quotes.platform(PLATFORM).challenge
+        return self._bench.quotes.submit(quote_for(challenge))
+
+
 def outcome(bench: Bench) -> object:
     """What must be the same, whatever happened on the way."""
     statuses = []
@@ -190,3 +213,20 @@ def test_killed_at_any_step_it_ends_like_its_twin_and_never_reuses_a_nonce(
             persisted = set(session.scalars(select(TransactionRow.raw)))
         assert set(bench.ledger.sent) <= persisted, f"sent unpersisted, killed at step {kill_at}"
         bench.store.close()
+
+
+def test_killed_at_any_step_a_quote_registers_its_key_once(tmp_path: Path) -> None:
+    kill_at, steps = None, 0
+    while kill_at is None or kill_at <= steps:
+        directory = tmp_path / str(kill_at)
+        directory.mkdir()
+        bench, played = play(directory, kill_at, VouchFor.PLATFORM)
+        assert [node.valid for node in bench.intake.nodes()] == [True], f"killed at {kill_at}"
+        for kind in (PlatformJudged, EnclaveRegistered):
+            found = [event for event in bench.ledger.state.events if isinstance(event, kind)]
+            assert len(found) == 1, f"killed at step {kill_at}"
+        if kill_at is None:
+            kill_at, steps = 0, played.count
+        kill_at += 1
+        bench.store.close()
+    assert steps > 50
