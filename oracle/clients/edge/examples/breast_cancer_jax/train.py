@@ -59,7 +59,7 @@ def train(loader: Any, hyperparameters: dict[str, Any]) -> dict[str, NDArray[np.
     first = second = jax.tree.map(jnp.zeros_like, weights)
     step = make_step(hyperparameters["learning_rate"], hyperparameters["weight_decay"])
     count = 0
-    for epoch in loader.epochs(hyperparameters["epochs"]):
+    for epoch in loader.jax(hyperparameters["epochs"], drop_last=False):
         losses = []
         for x, y in epoch:
             count += 1

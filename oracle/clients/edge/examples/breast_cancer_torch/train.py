@@ -23,11 +23,11 @@ def train(loader: Any, hyperparameters: dict[str, Any]) -> dict[str, NDArray[np.
         weight_decay=hyperparameters["weight_decay"],
     )
     loss_of = nn.BCEWithLogitsLoss()
-    for epoch in loader.epochs(hyperparameters["epochs"]):
+    for epoch in loader.torch(hyperparameters["epochs"]):
         total, count = 0.0, 0
         for x, y in epoch:
             optimizer.zero_grad()
-            loss = loss_of(model(torch.from_numpy(x)).squeeze(1), torch.from_numpy(y))
+            loss = loss_of(model(x).squeeze(1), y)
             loss.backward()
             optimizer.step()
             total, count = total + loss.item() * len(y), count + len(y)
