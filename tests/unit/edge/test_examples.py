@@ -33,7 +33,7 @@ def run(bundle, wisconsin, isolation, directory, epochs=EPOCHS, kind=RaphaDataLo
             epochs=epochs,
             max_output_bytes=1_000_000,
             limits=ChildLimits(),
-            wall_seconds=120,
+            wall_seconds=240,
             scratch_root=directory,
             isolation=isolation,
             stop=threading.Event(),
@@ -111,7 +111,8 @@ def test_examples_state_their_epochs_and_loader_settings():
     for name in ("breast_cancer_jax", "breast_cancer_torch"):
         manifest = json.loads(example(name).files["manifest.json"])
         assert manifest["hyperparameters"]["epochs"] == 100
-        assert loader_settings(manifest["hyperparameters"]) == (4, 7)
+        batch_size = 16 if manifest["framework"] == "tensorflow" else 4
+        assert loader_settings(manifest["hyperparameters"]) == (batch_size, 7)
 
 
 def test_an_example_goes_through_its_archive_unchanged():

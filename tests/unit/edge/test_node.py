@@ -36,6 +36,7 @@ from oracle.client import (
 )
 from oracle.clients.edge.bundle import Bundle
 from oracle.clients.edge.config import EdgeSettings
+from oracle.clients.edge.dataset import commit
 from oracle.clients.edge.devplatform import DevPlatform
 from oracle.clients.edge.durable import write_atomically
 from oracle.clients.edge.errors import AttestationRefused, AttestationTimedOut, StateInUse
@@ -57,6 +58,7 @@ from settlement.models import JobTerms, SignedReceipt, Work
 from settlement.verify import Output, ReceiptBundle
 
 NOW = 1_800_000_000
+DATASET_KEY = bytes(range(32))
 NODE_ID = 7
 EPOCHS = 2
 BUDGET = 40 * 100 + EPOCHS * 10
@@ -406,6 +408,25 @@ def test_a_job_is_trained_settled_and_delivered(hospital, make_bundle, policy):
     receipts = list(hospital.oracle.receipts.values())
     assert [r.receipt.records for r in receipts][:2] == [16, 32]
     assert (40, EPOCHS) in [(p.records, p.epochs) for p in hospital.hub.progress]
+
+
+def test_a_buyer_who_paid_for_all_records_pays_for_epochs_only(
+    tmp_path, committed, deployment, make_bundle, policy
+):
+    deduplicated = commit(committed.dataset, DATASET_KEY, deduplicate=True)
+    hospital = Hospital(tmp_path, deduplicated, deployment)
+    hospital.lease(make_bundle(), policy)
+    hospital.node().run()
+    hospital.check_delivery()
+    hospital.hub.artifacts.clear()
+    hospital.oracle.receipts.clear()
+    hospital.lease(make_bundle(), policy, salt=bytes([1] * 32))
+    hospital.node().run()
+    assert hospital.hub.failure is None
+    assert set(hospital.hub.artifacts) == {"weights", "metrics", "receipts", "evidence"}
+    receipts = [signed.receipt for signed in hospital.oracle.receipts.values()]
+    assert {receipt.records for receipt in receipts} == {0}
+    assert [receipt.epochs for receipt in receipts if receipt.complete] == [EPOCHS]
 
 
 def test_weights_are_not_delivered_before_the_receipt_is_settled(hospital, make_bundle, policy):

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from pydantic import ValidationError
 
 from oracle.clients.edge.policy.digest import base_rules
 from oracle.clients.hub.errors import QuoteMismatch, ResultKeyUnusable
@@ -98,3 +99,15 @@ def test_developer_refuses_an_id_that_is_not_the_terms(
     with pytest.raises(QuoteMismatch) as refused:
         check_quote(cheated, request, profile, b"m" * 32, VAULT)
     assert refused.value.fields == ("job_id",)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"record_count": 570}, {"deduplicate": True}, {"modality": "other"}, {"schema": ("a:F64",)}],
+)
+def test_a_profile_states_what_its_digest_stands_for(
+    make_profile: Callable[..., DatasetProfile], change: dict[str, object]
+) -> None:
+    values = make_profile().model_dump()
+    with pytest.raises(ValidationError, match="not the digest of what the profile states"):
+        DatasetProfile.model_validate(values | change)

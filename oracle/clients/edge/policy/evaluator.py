@@ -4,9 +4,11 @@ Started as `python -I evaluator.py MEMORY CPU` with a socket as its input and ou
 engine once, then forks for each request, so that an evaluation starts from a clean memory and ends
 with it. Its memory is watched, since the engine's allocator reserves 256 GiB of addresses, which no
 limit of address space fits. A frame is a big-endian u32 length and JSON. It is one file on purpose:
-of this package it imports nothing.
+of this package it imports nothing. The engine is imported by this process alone: its library and
+others of C++, such as Parquet's, bring each other down.
 """
 
+import importlib
 import json
 import os
 import re
@@ -17,8 +19,6 @@ import struct
 import sys
 from typing import Any, BinaryIO
 
-import regopy
-
 PREFIX = struct.Struct(">I")
 MAX_ANSWER = 1 << 20
 _LOOK_SECONDS = 0.02
@@ -27,6 +27,8 @@ _MESSAGE = re.compile(r"\(errormsg \d+:([^)]{1,200})\)")
 
 def evaluate(request: dict[str, Any]) -> dict[str, Any]:
     """`value` of the query, or `undefined`, or `failed` with words about the rules' source."""
+    import regopy
+
     interpreter = regopy.Interpreter()
     # A built-in function that gets a wrong type is an error, not silence: silence denies nothing.
     interpreter.strict_built_in_errors = True
@@ -118,6 +120,7 @@ def _frame(stream: BinaryIO) -> bytes | None:
 
 def main(memory: int, cpu_seconds: int) -> None:
     """Answer requests until the parent is gone."""
+    importlib.import_module("regopy")  # once, before any fork
     requests = os.fdopen(os.dup(0), "rb")
     answers = os.fdopen(os.dup(1), "wb")
     # The engine prints its errors, which may hold the input.

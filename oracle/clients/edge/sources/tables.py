@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from oracle.clients.edge.errors import SourceInvalid
+from oracle.clients.edge.errors import IdentifierRefused, SourceInvalid
 from oracle.clients.edge.sources.rows import Rows, refuse_identifiers
 from oracle.clients.edge.sources.settings import CsvSource, ParquetSource, SqlSource
 
@@ -22,7 +22,10 @@ def read(source: Table, folder: Path) -> Rows:
     Raises:
         SourceInvalid, IdentifierRefused: see `open.open_dataset`.
     """
-    refuse_identifiers((*source.columns, source.label, *source.bands), source.allow_identifiers)
+    shown = (*source.columns, source.label, *source.bands)
+    refuse_identifiers(shown, source.allow_identifiers)
+    if source.id in shown:
+        raise IdentifierRefused(source.id)
     if isinstance(source, CsvSource):
         where: object = folder / source.path
         rows: Iterable[Row] = _csv(folder / source.path)
