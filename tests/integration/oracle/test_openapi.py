@@ -14,6 +14,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.schemas import APIOperation, BaseSchema
 from schemathesis.specs.openapi import checks
 from unit.oracle.bench import (
+    DAY,
     PLATFORM,
     TOKEN,
     Bench,
