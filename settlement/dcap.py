@@ -11,6 +11,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature as NotSigned
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
@@ -215,7 +216,7 @@ def split_quote(quote: bytes) -> QuoteParts:
         chain = x509.load_pem_x509_certificates(rest.take(len(rest.data)).rstrip(b"\0"))
         for certificate in chain:
             P256Key.of(certificate)
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise QuoteUnusable(f"its certificates cannot be read: {error}") from error
     if len(chain) != 3:
         raise QuoteUnusable(f"it has {len(chain)} certificates, not 3")

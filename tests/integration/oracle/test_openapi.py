@@ -14,6 +14,8 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.schemas import APIOperation, BaseSchema
 from schemathesis.specs.openapi import checks
 from unit.oracle.bench import (
+    DAY,
+    PLATFORM,
     TOKEN,
     Bench,
     actor,
@@ -21,14 +23,17 @@ from unit.oracle.bench import (
     escrow,
     evidence,
     key_of,
+    quote_for,
     registration,
     signed,
     terms,
 )
+from unit.oracle.ledger import START
 
 from oracle.api import create_app
 from oracle.messages import ChallengeRequest, ChangeKind, SignatureRequest
 from oracle.service import Service
+from settlement.models import PlatformVerdict
 from settlement.types import to_hex
 
 CHECKS = [
@@ -48,6 +53,8 @@ ROUTES = [
     "GET /v1/jobs/{job_id}",
     "GET /v1/nodes",
     "GET /v1/nodes/{node_id}",
+    "GET /v1/platforms/{platform}",
+    "GET /v1/quotes/{digest}",
     "GET /v1/receipts/{digest}",
     "POST /v1/attestations",
     "POST /v1/attestations/challenges",
@@ -60,11 +67,17 @@ ROUTES = [
     "POST /v1/committee/tpm/activations",
     "POST /v1/committee/tpm/enrolments",
     "POST /v1/escrows",
+    "POST /v1/quotes",
     "POST /v1/receipts",
     "POST /v1/receipts/batch",
 ]
 ENDLESS = "GET /v1/events"
 """A stream, which has tests of its own: `test_events.py` and `tests/unit/oracle/test_feed.py`."""
+
+
+VERDICT = PlatformVerdict(
+    platform=PLATFORM, node_id=1, module_svn=0, expiry=START + 20 * DAY, epoch=1
+)
 
 
 class Seeded:
@@ -80,6 +93,9 @@ class Seeded:
         request = ChallengeRequest(node_id=1, enclave_key=actor("new").address)
         self.evidence = evidence(bench.quorum.challenges(request), enclave="new")
         self.attestation = bench.quorum.submit(self.evidence)
+        bench.ledger.mine(lambda chain: chain.judge(VERDICT))
+        self.quote = quote_for(bench.quotes.platform(PLATFORM).challenge, enclave="quoted")
+        self.quoted = bench.quotes.submit(self.quote)
         bench.rounds()
         self.fresh = evidence(bench.quorum.challenges(request), enclave="new")
         self.service = bench.service()
@@ -97,6 +113,8 @@ class Seeded:
             "GET /v1/escrows/{job_id}": [{"job_id": to_hex(key_of(terms(1)))}],
             "GET /v1/jobs/{job_id}": [{"job_id": to_hex(key_of(terms(i)))} for i in (0, 1)],
             "GET /v1/nodes/{node_id}": [{"node_id": 1}, {"node_id": 2}],
+            "GET /v1/platforms/{platform}": [{"platform": to_hex(PLATFORM)}],
+            "GET /v1/quotes/{digest}": [{"digest": to_hex(self.quoted.digest)}],
             "GET /v1/receipts/{digest}": [{"digest": digest} for digest in receipts],
         }.get(route, [])
 
@@ -116,6 +134,10 @@ class Seeded:
                 asked.model_copy(update={"epoch": 2**64 - 1}).model_dump(mode="json"),
             ],
             "POST /v1/escrows": [escrow(terms(i)).model_dump(mode="json") for i in (0, 1, 2)],
+            "POST /v1/quotes": [
+                self.quote.model_dump(mode="json"),
+                quote_for(bytes(32)).model_dump(mode="json"),
+            ],
             "POST /v1/receipts": listed,
             "POST /v1/receipts/batch": [{"receipts": listed}, {"receipts": [None, *listed]}],
         }.get(route, [])

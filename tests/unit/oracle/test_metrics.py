@@ -35,7 +35,7 @@ def service(bench: Bench) -> Service:
 
 def test_counts_by_status_are_there_also_when_there_is_none(service: Service) -> None:
     found = metrics(service)
-    for name in ("receipts", "escrows", "attestations"):
+    for name in ("receipts", "escrows", "attestations", "quotes"):
         for status in ("WAITING", "ACCEPTED", "SUBMITTED", "SETTLED", "REJECTED"):
             assert found[name, status] == 0
     for state in ("PENDING", "REPLACED", "FINAL", "REVERTED", "LOST"):

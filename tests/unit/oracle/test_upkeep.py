@@ -101,12 +101,12 @@ def test_what_is_on_its_way_is_counted_until_it_is_final(bench: Bench) -> None:
     bench.intake.submit_receipt(signed(terms(1), 10))
     bench.intake.submit_receipt(signed(terms(9), 10))
     bench.intake.submit_escrow(escrow(terms(2)))
-    due = {"receipts": 1, "escrows": 1, "attestations": 0, "waiting": 1}
+    due = {"receipts": 1, "escrows": 1, "attestations": 0, "quotes": 0, "waiting": 1}
     assert unfinished(bench.store) == Unfinished(**due, transactions=0)
     bench.relayer.tick()
     assert unfinished(bench.store) == Unfinished(**due, transactions=2)
     assert unfinished(bench.store).total == 4
     bench.rounds()
-    none = {"receipts": 0, "escrows": 0, "attestations": 0, "transactions": 0}
+    none = {"receipts": 0, "escrows": 0, "attestations": 0, "quotes": 0, "transactions": 0}
     assert unfinished(bench.store) == Unfinished(**none, waiting=1)
     assert unfinished(bench.store).total == 0
