@@ -13,6 +13,7 @@ from rich.table import Table
 from scripts.bench.committee import committee_table, measure_committees, save_committees
 from scripts.bench.gas import measure_gas
 from scripts.bench.intake import measure_intake
+from scripts.bench.loader import loader_table, measure_loader, save_loader
 from scripts.bench.report import (
     DOCUMENT,
     FIGURES,
@@ -45,6 +46,8 @@ def main(
     speed = {name: round(found) for name, found in measure_speed().items()}
     report("speed off chain")
     intake = measure_intake(report)
+    loader = measure_loader()
+    report("the metered loader")
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     if save:
         (FIGURES / "gas.json").write_text(json.dumps(gas, indent=2) + "\n")
@@ -53,11 +56,18 @@ def main(
         DOCUMENT.write_text(document(gas))
         draw(gas, PICTURE)
         save_committees(committees)
+        save_loader(loader, machine)
     report("done")
     if as_json:
         typer.echo(
             json.dumps(
-                {"gas": gas, "committees": committees, "per_second": speed, "intake": intake}
+                {
+                    "gas": gas,
+                    "committees": committees,
+                    "per_second": speed,
+                    "intake": intake,
+                    "loader": loader,
+                }
             )
         )
         return
@@ -70,6 +80,7 @@ def main(
     for name, per_second in speed.items():
         table.add_row(name, f"{per_second:,}")
     console.print(table)
+    console.print(loader_table(loader))
     table = Table("intake", title="Receipts a second, durable", title_justify="left")
     for kind in ("sqlite", "postgresql"):
         table.add_column(kind, justify="right")

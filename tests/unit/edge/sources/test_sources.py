@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
+from unit.edge.sources.dicom import IDENTIFYING, Server, image, serving, uid
 
 from oracle.clients.edge.dataset import cohort_bands, commit
 from oracle.clients.edge.errors import IdentifierRefused, SourceInvalid
 from oracle.clients.edge.sources.open import open_dataset
-from oracle.clients.edge.sources.settings import read_dataset_file
-from tests.unit.edge.sources.dicom import IDENTIFYING, Server, image, serving, uid
+from oracle.clients.edge.sources.settings import DatasetFile, read_dataset_file
 
 HEADER = "study_id,name,age,marker,outcome,sex\n"
 LINES = [f"s{n:03d},Jane {n},{40 + n},{n / 2},{'ill' if n % 2 else 'well'},f\n" for n in range(12)]
@@ -374,6 +375,17 @@ def test_a_refuted_condition_is_none(read, clinic):
 
 
 # what is published
+
+
+def test_the_manual_shows_dataset_files_that_the_node_takes():
+    manual = (Path(__file__).parents[4] / "docs/datasets.md").read_text()
+    examples = [part.split("```")[0] for part in manual.split("```toml\n")[1:]]
+    files = [
+        DatasetFile.model_validate({"modality": "tabular/test"} | tomllib.loads(example))
+        for example in examples
+    ]
+    kinds = [file.source.kind for file in files]
+    assert kinds == ["csv", "sql", "dicom", "dicomweb", "fhir"]
 
 
 @given(st.lists(st.sampled_from("abcdefg"), max_size=120), st.integers(1, 30))
