@@ -11,13 +11,22 @@ from oracle.clients.edge.errors import EstimateExceeded, TrainingFailed
 from oracle.clients.edge.estimate import Rehearsal, estimate
 from oracle.clients.edge.sandbox.limits import ChildLimits
 from oracle.clients.hub.messages import DatasetProfile
+from settlement.dataset import DatasetCommitment
 
+COMMITMENT = DatasetCommitment(
+    records_root=bytes([3] * 32),
+    record_count=40,
+    modality="tabular/test",
+    columns=("a:float32",),
+    deduplicate=False,
+)
 PROFILE = DatasetProfile(
     node_id=1,
-    dataset_digest=bytes(32),
-    modality="tabular/test",
-    schema_=("a:float32",),
-    record_count=40,
+    dataset_digest=COMMITMENT.digest,
+    records_root=COMMITMENT.records_root,
+    modality=COMMITMENT.modality,
+    schema_=COMMITMENT.columns,
+    record_count=COMMITMENT.record_count,
     price_per_record=100,
     price_per_epoch=10,
     description="",

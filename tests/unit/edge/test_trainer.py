@@ -360,7 +360,7 @@ from oracle.clients.edge.sandbox.wan import WanGuard
 isolation = Isolation("required", WanGuard("off", ()))
 child = Child(Path({str(tmp_path)!r}), ChildLimits(), 60, threading.Event(), isolation)
 child.send(dict(kind="job", bundle=child.bundle, entry_point="train:train",
-    hyperparameters={{}}, epochs=1, features=1, records=1, batch_size=1, completed=0))
+    hyperparameters={{}}, epochs=1, features=1, shape=[1], records=1, batch_size=1, completed=0))
 child.receive(100)
 """
     process = subprocess.Popen([sys.executable, "-c", parent])

@@ -270,6 +270,12 @@ def test_dicomweb_that_fails_gives_nothing_and_names_no_study(read, server, arch
         read(web(server))
 
 
+def test_another_instance_than_was_asked_for_is_refused(read, server):
+    server.instances[uid(3)] = image(4)
+    with pytest.raises(SourceInvalid, match="another instance than was asked"):
+        read(web(server))
+
+
 # FHIR
 
 
