@@ -57,6 +57,7 @@ def told(child: Child) -> dict:
             "shape": [1],
             "records": 1,
             "batch_size": 1,
+            "completed": 0,
         }
     )
     return child.receive(1_000)[0]
@@ -295,7 +296,7 @@ from oracle.clients.edge.sandbox.wan import WanGuard
 isolation = Isolation("required", WanGuard("off", ()))
 child = Child(Path({str(directory)!r}), ChildLimits(), 60, threading.Event(), isolation)
 child.send(dict(kind="job", bundle=child.bundle, entry_point="train:train", hyperparameters={{}},
-    epochs=1, features=1, shape=[1], records=1, batch_size=1))
+    epochs=1, features=1, shape=[1], records=1, batch_size=1, completed=0))
 print(child.evidence["namespaces"]["pid"]["job"], flush=True)
 child.receive(100)
 """
