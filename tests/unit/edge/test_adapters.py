@@ -22,7 +22,9 @@ class Parent:
 
     def __init__(self, loader, epochs):
         self.answer = None
-        self.conversation = _Conversation(self, loader, epochs, 1 << 20, lambda *_: None)
+        self.conversation = _Conversation(
+            self, loader, epochs, 1 << 20, lambda *_: None, lambda _: None, None
+        )
         self.answers = {"next": self.conversation._next, "metrics": self.conversation._metrics}
         self.asking = threading.Lock()
 
@@ -52,6 +54,7 @@ class Direct(trainee.Loader):
                 "shape": loader.shape,
                 "records": loader.training_records,
                 "batch_size": batch_size,
+                "completed": 0,
                 "epochs": epochs,
             },
         )

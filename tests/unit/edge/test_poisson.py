@@ -19,9 +19,13 @@ def loader_of(committed, meter, batch_size):
     return PoissonLoader(committed, meter, batch_size=batch_size, seed=5)
 
 
+def drawn(loader):
+    return loader._draw(0, shuffle=True, drop_last=False)
+
+
 def test_each_record_is_in_each_batch_with_the_same_probability(committed, meter):
     loader = loader_of(committed, meter, 8)
-    draws = [positions for _ in range(500) for positions in loader._draw(0)]
+    draws = [positions for _ in range(500) for positions in drawn(loader)]
     assert len(draws) == 500 * steps_per_epoch(8, 32) == 2000
     counts = np.bincount(np.concatenate(draws), minlength=40)
     assert counts[committed.dataset.holdout].tolist() == [0] * 8
@@ -34,7 +38,7 @@ def test_each_record_is_in_each_batch_with_the_same_probability(committed, meter
 
 def test_no_seed_gives_the_same_batches_again(committed, meter):
     loader = loader_of(committed, meter, 8)
-    first, second = ([p.tolist() for p in loader._draw(0)] for _ in range(2))
+    first, second = ([p.tolist() for p in drawn(loader)] for _ in range(2))
     assert first != second
 
 

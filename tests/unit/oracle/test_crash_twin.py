@@ -217,8 +217,8 @@ def test_killed_at_any_step_it_ends_like_its_twin_and_never_reuses_a_nonce(
 
 
 def test_killed_at_any_step_a_quote_registers_its_key_once(tmp_path: Path) -> None:
-    """Every step in the long run, else every thirteenth."""
-    stride = 1 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 13
+    """Every step in the long run, else every thirty-seventh."""
+    stride = 1 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 37
     bench, undisturbed = play(_made(tmp_path / "undisturbed"), None, VouchFor.PLATFORM)
     assert undisturbed.count > 100
     for kill_at in range(1, undisturbed.count + 1, stride):

@@ -182,6 +182,7 @@ def test_facts_from_before_the_log_are_read_again(bench: Bench) -> None:
         assert session.get(CursorRow, 1) is None
         assert session.get(JobRow, key_of(terms(1))) is None
         assert session.get(PauseRow, 1) is None
+    bench.store.migrate()
     bench.watch()
     assert bench.intake.job(key_of(terms(1))).funded == 100_000_000
     assert bench.intake.node(1).expiry == registration().expiry
