@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,10 +185,19 @@ def oracle(folder: Path, url: str) -> Iterator[Oracle]:
         "token": "x" * 64,
         "collateral.json": DevPlatform.create(int(time.time()), chain_id=31337).collateral_json(),
     }
+    with served("scripts.bench.intake", folder, files, url) as (port, process):
+        yield Oracle(port, psutil.Process(process.pid), url)
+
+
+@contextmanager
+def served(
+    module: str, folder: Path, files: Mapping[str, str], url: str
+) -> "Iterator[tuple[int, subprocess.Popen[bytes]]]":
+    """A bench module's `serve` on these files: its port and process, once it answers."""
     for name, content in files.items():
         (folder / name).write_text(content)
     port = free_port()
-    command = [sys.executable, "-m", "scripts.bench.intake", "serve", str(folder), url, str(port)]
+    command = [sys.executable, "-m", module, "serve", str(folder), url, str(port)]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=log, stderr=log, preexec_fn=die_with_parent
@@ -196,7 +205,7 @@ def oracle(folder: Path, url: str) -> Iterator[Oracle]:
     try:
         with OracleClient(f"http://127.0.0.1:{port}") as client:
             wait_until_served(client, process)
-        yield Oracle(port, psutil.Process(process.pid), url)
+        yield port, process
     finally:
         process.kill()
         process.wait()

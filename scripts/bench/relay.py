@@ -7,8 +7,6 @@ which the vault's event says that a receipt was paid, from when it was accepted 
 
 import json
 import math
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -25,15 +23,14 @@ from web3 import Web3
 
 from oracle.api import create_app
 from oracle.chain import RpcChain
-from oracle.client import OracleClient
 from oracle.clients.edge.devplatform import DevPlatform
 from oracle.config import OracleSettings
 from oracle.facts import Settled
 from oracle.messages import Status
 from oracle.service import build
-from scripts.bench.intake import RATE, wait_until_served
+from scripts.bench.intake import RATE, served
 from scripts.bench.world import GENESIS, World, account
-from scripts.chain import ROOT, TookTooLong, die_with_parent, free_port, quiet_chain, rpc
+from scripts.chain import TookTooLong, quiet_chain, rpc
 from settlement.contracts import Claim
 from settlement.deployment import Deployment
 from settlement.eip712 import receipt_digest
@@ -117,21 +114,8 @@ def oracle(deployment: Deployment, url: str, folder: Path) -> Iterator[int]:
         "collateral.json": collateral.collateral_json(),
         **{name: account(name).key.hex() for name in KEYS},
     }
-    for name, content in files.items():
-        (folder / name).write_text(content)
-    port = free_port()
-    command = [sys.executable, "-m", "scripts.bench.relay", "serve", str(folder), url, str(port)]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdout=log, stderr=log, preexec_fn=die_with_parent
-        )
-    try:
-        with OracleClient(f"http://127.0.0.1:{port}") as client:
-            wait_until_served(client, process)
+    with served("scripts.bench.relay", folder, files, url) as (port, _):
         yield port
-    finally:
-        process.kill()
-        process.wait()
 
 
 def measure_relay(

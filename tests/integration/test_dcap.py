@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from anvil import COMMITTEE, DAY, GENESIS, MEASUREMENT, THRESHOLD, key, set_up
+from anvil import DAY, GENESIS, MEASUREMENT, key, set_up
 from eth_utils import keccak
 from hexbytes import HexBytes
 from web3 import Web3
@@ -185,9 +185,7 @@ def test_client_brings_platform_verdict_and_quote() -> None:
             epoch=1,
         )
         digest = verdict_digest(verdict, chain.deployment.enclave_domain)
-        members = sorted(COMMITTEE, key=lambda member: str(member.address).lower())
-        signatures = [sign_digest(digest, member.key) for member in members[:THRESHOLD]]
-        client.transact(client.judge_call(verdict, b"".join(signatures)))
+        client.transact(client.judge_call(verdict, chain.committee_signatures(digest)))
         data = report_data(
             chain_id=31337,
             registry=chain.deployment.enclave_registry,
