@@ -849,6 +849,15 @@ def test_a_stale_challenge_is_replaced_by_a_fresh_one(hospital):
     assert hospital.oracle.attestations == 1
 
 
+def test_a_challenge_that_is_always_stale_is_refused_in_the_end(hospital):
+    stale = OracleRefused("StaleChallenge", 409, "too old", final=True, data={})
+    hospital.oracle.refuse_attestation = [stale] * 4
+    with pytest.raises(AttestationRefused) as caught:
+        hospital.node().run()
+    assert caught.value.reason == "StaleChallenge"
+    assert len(hospital.oracle.refuse_attestation) == 1
+
+
 def test_a_registration_that_still_holds_is_not_renewed(hospital):
     hospital.node().run()
     hospital.node().run()
