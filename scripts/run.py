@@ -29,10 +29,11 @@ from scripts.chain import ROOT
 from scripts.developer import Job
 from scripts.localnet import Localnet
 from scripts.view import ChainEvent, Payout, View, event_table, payout_table
+from settlement.accounts import job_account
 from settlement.amounts import format_usdc
 from settlement.errors import InvalidInput, RaphaError
 from settlement.events import Event, decode_events
-from settlement.picture import Payment, Waterfall, draw_settlement
+from settlement.picture import draw_settlement
 from settlement.types import to_hex
 from settlement.verify import ISOLATED, BundleRefused, ReceiptBundle, check_bundle
 
@@ -200,7 +201,8 @@ def settle_one_job(
     (target / "metrics.json").write_text(json.dumps(delivery.metrics, indent=2) + "\n")
     (target / "receipts.json").write_text(bundle.model_dump_json(indent=2) + "\n")
     (target / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    draw_settlement(waterfall(net, job, events), target / "settlement.png")
+    account = job_account(net.deployment, dated(net, events), job.id)
+    draw_settlement(account, target / "settlement.png")
     keep_logs(net.folder, target / "logs")
     return Finished(summary, payouts, told)
 
@@ -285,6 +287,15 @@ def vault_events(net: Localnet) -> list[Event]:
     return decode_events(deployment, logs)
 
 
+def dated(net: Localnet, events: list[Event]) -> list[tuple[Event, int]]:
+    """The events with their blocks' times."""
+    times = {
+        block: net.w3.eth.get_block(block)["timestamp"]
+        for block in {event.block for event in events}
+    }
+    return [(event, times[event.block]) for event in events]
+
+
 WORDING: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "EnclaveRegistered": lambda a: f"enclave {a['enclave_key'][:10]}… for node {a['node_id']}",
     "JobOpened": lambda a: f"{format_usdc(a['budget'])} USDC escrowed",
@@ -310,35 +321,6 @@ def tell(net: Localnet, events: list[Event]) -> list[ChainEvent]:
         for event in events
         if event.name in WORDING
     ]
-
-
-def waterfall(net: Localnet, job: Job, events: list[Event]) -> Waterfall:
-    """The numbers of the settlement's picture, from the chain's events alone."""
-    payments = tuple(
-        Payment(
-            time=net.w3.eth.get_block(event.block)["timestamp"],
-            records=event.args["records"],
-            epochs=event.args["epochs"],
-            amount=event.args["amount"],
-            transaction=event.transaction,
-        )
-        for event in events
-        if event.name == "Settled" and event.args["job_id"] == job.id
-    )
-    split = next(event.args for event in events if event.name == "Distributed")
-    closed = next(event.args for event in events if event.name == "JobClosed")
-    return Waterfall(
-        job_id=job.id,
-        budget=job.terms.budget,
-        payments=payments,
-        shares={
-            "hospital": split["hospital_amount"],
-            "node owner": split["node_owner_amount"],
-            "onboarder": split["onboarder_amount"],
-            "protocol": split["protocol_amount"],
-        },
-        refunded=closed["refunded"],
-    )
 
 
 if __name__ == "__main__":
