@@ -86,7 +86,7 @@ artifacts: .cache/setup ## compile the contracts into settlement/artifacts/
 
 docs: .cache/setup ## write the pictures and build the documentation into .build/site; links are checked
 	@$(BIN)/python -m scripts.pictures
-	@$(BIN)/python -m scripts.site $(ARGS)
+	@$(BIN)/python -m scripts.website $(ARGS)
 
 package: .cache/setup ## build the commit into dist/: wheel, sdist, SBOM, SHA256SUMS; the same bytes everywhere
 	@$(BIN)/python -m scripts.package $(ARGS)
