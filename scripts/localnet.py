@@ -277,7 +277,9 @@ class Localnet:
             "HUB_URL": self.url("hub"),
             "PAYER": self.actors.payer.address,
             "HOSPITAL": self.actors.hospital.address,
-            "KEYS": str(self.folder),
+            "RAPHA_KEYSTORE": str(self.folder / "payer.json"),
+            "RAPHA_PASSWORD_FILE": str(self.folder / "password"),
+            "NETWORK": str(self.folder),
             "PATH": f"{Path(sys.executable).parent}:$PATH",
         }
         lines = [f'export {name}="{value}"' for name, value in settings.items()]
