@@ -32,12 +32,11 @@ def job_diagram() -> str:
     """The vault's states of a job, as Mermaid; moves between the same two are one arrow."""
     arrows: dict[tuple[JobState, JobState], list[str]] = defaultdict(list)
     for move in JOB_MOVES:
-        arrows[move.before, move.after].append(f"{move.event}: {move.what}")
-    lines = ["stateDiagram-v2", "    direction LR"]
+        arrows[move.before, move.after].append(move.event)
+    lines = ["stateDiagram-v2"]
     for (before, after), labels in arrows.items():
         start = "[*]" if before is JobState.UNKNOWN else before.name
-        text = " / ".join(labels).replace(":", " –")
-        lines.append(f"    {start} --> {after.name}: {text}")
+        lines.append(f"    {start} --> {after.name}: {', '.join(labels)}")
     lines.append("    CLOSED --> [*]")
     return "\n".join(lines)
 
@@ -104,7 +103,7 @@ def receipt_diagram() -> str:
         '    state "judged by final facts, anew whenever one changes" as judged {',
     ]
     for status, reasons in verdicts().items():
-        lines.append(f"        {status.value}")
+        lines.append(f"        {status.value}: {status.value}")  # the first line is its title
         lines += [f"        {status.value}: {reason.value}" for reason in reasons]
     lines.append("    }")
     for (before, after), why in CARRYING.items():
