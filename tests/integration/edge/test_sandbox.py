@@ -381,15 +381,16 @@ child.receive(100)
     assert not any(path.exists() for path in left)
 
 
-def test_only_groups_of_a_nodes_own_are_removed(tmp_path, required):
-    foreign = tmp_path / "foreign"
-    foreign.mkdir()
+def test_only_groups_of_a_nodes_own_are_removed(tmp_path, required, monkeypatch):
+    removed = []
+    monkeypatch.setattr(launch.cgroup, "remove", removed.extend)
+    own, foreign = tmp_path / "rapha-edge-1-job-1", tmp_path / "foreign"
     (tmp_path / "job-1").mkdir()
-    (tmp_path / "job-1/cgroups.json").write_text(json.dumps([str(foreign)]))
+    (tmp_path / "job-1/cgroups.json").write_text(json.dumps([str(foreign), str(own)]))
     (tmp_path / "job-2").mkdir()
     (tmp_path / "job-2/cgroups.json").write_text('["/sys/fs')
     required.clear(tmp_path)
-    assert foreign.exists()
+    assert removed == [own]
 
 
 def test_a_pickle_that_passes_for_data_runs_inside_only(job, required, tmp_path):
