@@ -24,7 +24,6 @@ from rich.markup import escape
 from oracle.client import JobStatus
 from oracle.clients.edge.bundle import example
 from oracle.clients.edge.sandbox.launch import NONE as NO_ISOLATION
-from oracle.clients.hub.messages import CatalogueEntry
 from scripts.chain import ROOT
 from scripts.developer import Job
 from scripts.localnet import Localnet
@@ -32,6 +31,7 @@ from scripts.view import ChainEvent, Payout, View, event_table, payout_table
 from settlement.amounts import format_usdc
 from settlement.errors import InvalidInput, RaphaError
 from settlement.events import Event, decode_events
+from settlement.hub.messages import CatalogueEntry
 from settlement.picture import Payment, Waterfall, draw_settlement
 from settlement.types import to_hex
 from settlement.verify import ISOLATED, BundleRefused, ReceiptBundle, check_bundle

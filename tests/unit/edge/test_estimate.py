@@ -10,8 +10,8 @@ from oracle.clients.edge.bundle import Bundle
 from oracle.clients.edge.errors import EstimateExceeded, TrainingFailed
 from oracle.clients.edge.estimate import Rehearsal, estimate
 from oracle.clients.edge.sandbox.limits import ChildLimits
-from oracle.clients.hub.messages import DatasetProfile
 from settlement.dataset import DatasetCommitment
+from settlement.hub.messages import DatasetProfile
 
 COMMITMENT = DatasetCommitment(
     records_root=bytes([3] * 32),

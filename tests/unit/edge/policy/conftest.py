@@ -12,8 +12,8 @@ from oracle.clients.edge.policy.guard import Guard, JobGates
 from oracle.clients.edge.policy.privacy import Accountant, PrivacyLedger
 from oracle.clients.edge.policy.settings import PolicySettings
 from oracle.clients.edge.sandbox.limits import ChildLimits
-from oracle.clients.hub.messages import JobAssignment, OutputPolicy
 from settlement.digests import result_key_digest
+from settlement.hub.messages import JobAssignment, OutputPolicy
 from settlement.models import JobTerms, Work
 
 IMAGE = bytes([5] * 32)

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from oracle.clients.hub.client import HubClient, HubRefused, HubUnavailable
+from settlement.hub.client import HubClient, HubRefused, HubUnavailable
 
 
 def client(answer: httpx.Response | Exception) -> HubClient:
