@@ -29,7 +29,7 @@ UV := .tools/bin/uv
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help setup run test test-long lint format bench mutants ape artifacts clean
+.PHONY: help setup run test test-long lint format bench mutants ape artifacts package clean
 
 help: ## show the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -84,5 +84,8 @@ ape: .cache/setup ## ape with this folder's compiler and chain: make ape ARGS="r
 artifacts: .cache/setup ## compile the contracts into settlement/artifacts/
 	@$(BIN)/python -m scripts.artifacts
 
+package: .cache/setup ## build the commit into dist/: wheel, sdist, SBOM, SHA256SUMS; the same bytes everywhere
+	@$(BIN)/python -m scripts.package $(ARGS)
+
 clean: ## remove what set-up and runs made
-	rm -rf .venv .tools .cache .build node_modules runs
+	rm -rf .venv .tools .cache .build dist node_modules runs
