@@ -13,9 +13,9 @@ from oracle.clients.edge.bundle import Bundle
 from oracle.clients.edge.dataset import CommittedDataset, Dataset, commit, tabular
 from oracle.clients.edge.sandbox.launch import Isolation
 from oracle.clients.edge.sandbox.wan import WanGuard
-from oracle.clients.hub.messages import DatasetProfile, OutputPolicy
 from settlement.dataset import DatasetCommitment
 from settlement.deployment import Deployment
+from settlement.hub.messages import DatasetProfile, OutputPolicy
 
 DATASET_KEY = bytes(range(32))
 FEATURES = 3
