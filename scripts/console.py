@@ -41,13 +41,14 @@ def main(
     console = Console()
     with tempfile.TemporaryDirectory(prefix="rapha-") as folder, Localnet(Path(folder)) as net:
         with View(Console(stderr=True)) as view:
-            bring_up(net, view)
+            entry = bring_up(net, view)
             view.begin("developer registered and approved")
             key = _introduce(net)
             view.done("by wallet, reviewed by the operator")
             if job:
                 view.begin("a job through the hub")
-                view.done(_do_a_job(net, key, pick_framework(framework)))
+                modality = entry.profile.modality
+                view.done(_do_a_job(net, key, modality, pick_framework(framework)))
         url = net.url("hub")
         actors = net.actors
         console.print(f"\nThe console: [bold]{url}/console/[/bold]")
@@ -78,10 +79,10 @@ def _introduce(net: Localnet) -> str:
         return developer.make_key("first program")
 
 
-def _do_a_job(net: Localnet, key: str, framework: str) -> str:
+def _do_a_job(net: Localnet, key: str, modality: str, framework: str) -> str:
     bundle = dict(example(f"breast_cancer_{framework}").files)
     with Rapha(net.url("hub"), key, net.deployment, LocalSigner(net.actors.payer)) as rapha:
-        job = rapha.submit(bundle, modality="tabular", epochs=EPOCHS, budget=BUDGET)
+        job = rapha.submit(bundle, modality=modality, epochs=EPOCHS, budget=BUDGET)
         weights = job.weights()
     spent = format_usdc(PAYER_FUNDS - net.payer().usdc_balance(net.actors.payer.address))
     return f"{len(weights):,} bytes of weights; {spent} USDC went into escrow"

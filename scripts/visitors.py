@@ -22,12 +22,12 @@ PROFILE: dict[str, Any] = {
 class Visitor:
     """A wallet's session at a hub. Every method raises HubRefused or HubUnavailable."""
 
-    def __init__(self, url: str, account: LocalAccount) -> None:
-        """Sign in (EIP-4361)."""
+    def __init__(self, url: str, account: LocalAccount, *, wallet: str | None = None) -> None:
+        """Sign in (EIP-4361). `wallet` is a smart wallet for which the account signs."""
         self._url = url
-        self._account = account
+        self.wallet = wallet or account.address
         self._http = httpx.Client(base_url=url, timeout=30)
-        challenge = self.call("POST", "/v1/session/challenge", {"address": account.address})
+        challenge = self.call("POST", "/v1/session/challenge", {"address": self.wallet})
         signed = account.sign_message(encode_defunct(text=challenge["message"]))
         signature = "0x" + signed.signature.hex()
         message = {"message": challenge["message"], "signature": signature}
@@ -46,7 +46,7 @@ class Visitor:
 
     def register(self, name: str, company: str) -> str:
         """Register as a developer; the registration's id."""
-        request = {"name": name, "company": company, "wallet": self._account.address}
+        request = {"name": name, "company": company, "wallet": self.wallet}
         registration = self.call("POST", "/v1/registrations", {**request, "profile": PROFILE})
         return str(registration["registration_id"])
 

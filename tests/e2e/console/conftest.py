@@ -1,14 +1,20 @@
 """One browser for the console's tests, and a page for each wallet."""
 
+import io
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from eth_account.signers.local import LocalAccount
 from network import Bench
+from PIL import Image
 from playwright.sync_api import BrowserContext, Page, Playwright, sync_playwright
 from wallets import BrowserWallet
 
+from scripts.chain import ROOT
+
+PICTURES = ROOT / "docs" / "pictures"
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = (
     "--no-sandbox",
@@ -58,6 +64,20 @@ class Visitor:
 def playwright() -> Iterator[Playwright]:
     with sync_playwright() as running:
         yield running
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Callable[[Page, str], None]:
+    """Keep a picture of a page: as an artefact, and with RAPHA_PICTURES=1 for the documents too."""
+
+    def take(page: Page, name: str) -> None:
+        shown = Image.open(io.BytesIO(page.screenshot(full_page=True)))
+        folders = [tmp_path, *([PICTURES] if os.environ.get("RAPHA_PICTURES") else [])]
+        for folder in folders:
+            # few colours are enough for pages, and a fifth of the bytes
+            shown.convert("RGB").quantize(96).save(folder / f"{name}.png", optimize=True)
+
+    return take
 
 
 Visits = Callable[..., Visitor]
