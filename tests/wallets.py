@@ -18,12 +18,14 @@ UNKNOWN_CHAIN = 4902
 _ANNOUNCE = """
 (() => {
   const ask = async ({ method, params }) => {
-    const answer = JSON.parse(await window.askTestWallet(JSON.stringify({ method, params: params ?? [] })));
+    const question = JSON.stringify({ method, params: params ?? [] });
+    const answer = JSON.parse(await window.askTestWallet(question));
     if (answer.error === undefined) return answer.result;
     throw Object.assign(new Error(answer.error.message), answer.error);
   };
-  const icon = "data:image/svg+xml," + encodeURIComponent(
-    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8"><rect width="8" height="8" rx="2" fill="#c60"/></svg>');
+  const square = '<rect width="8" height="8" rx="2" fill="#c60"/>';
+  const svg = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8">${square}</svg>`;
+  const icon = "data:image/svg+xml," + encodeURIComponent(svg);
   const info = { uuid: crypto.randomUUID(), name: "Test Wallet", icon, rdns: "org.example.wallet" };
   const detail = Object.freeze({ info, provider: { request: ask, on() {}, removeListener() {} } });
   const announce = () => dispatchEvent(new CustomEvent("eip6963:announceProvider", { detail }));

@@ -9,7 +9,14 @@ import pytest
 from eth_account.signers.local import LocalAccount
 from network import Bench
 from PIL import Image
-from playwright.sync_api import BrowserContext, Page, Playwright, sync_playwright
+from playwright.sync_api import (
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Playwright,
+    expect,
+    sync_playwright,
+)
 from wallets import BrowserWallet
 
 from scripts.chain import ROOT
@@ -38,6 +45,7 @@ class Visitor:
         self.url = url
         self.faults: list[str] = []
         context.set_default_timeout(PATIENCE)
+        expect.set_options(timeout=PATIENCE)
         wallet.announce(context)
         self.page = self.open()
 
@@ -45,9 +53,14 @@ class Visitor:
         """Another tab; what its console complains of is kept."""
         page = self.context.new_page()
         page.on("pageerror", lambda error: self.faults.append(str(error)))
-        page.on("console", lambda said: said.type == "error" and self.faults.append(said.text))
+        page.on("console", self._hear)
         page.on("dialog", lambda dialog: dialog.accept())
         return page
+
+    def _hear(self, said: ConsoleMessage) -> None:
+        # A refusal of the API is the page's to explain; what a policy blocks or breaks is a fault.
+        if said.type == "error" and not said.text.startswith("Failed to load resource"):
+            self.faults.append(said.text)
 
     def go(self, path: str) -> Page:
         self.page.goto(f"{self.url}/console/{path}")

@@ -11,14 +11,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import Scope as ConnectionScope
 
 from oracle.clients.hub.callers import Caller, Hub, SessionToken, TheHub
 from oracle.clients.hub.console import words
 from oracle.clients.hub.keys import Principal
 from oracle.clients.hub.problems import of_error
 from settlement.errors import RaphaError
-from settlement.hub.account import Role, Session
+from settlement.hub.account import Role, Scope, Session
 
 ROOT = "/console"
 STATIC = Path(__file__).parent / "static"
@@ -78,9 +79,13 @@ class NotSignedIn(Exception):
 class NotForYou(Exception):
     """A page for another role than the asker's."""
 
-    def __init__(self, needed: Role) -> None:
-        self.needed = needed
-        super().__init__(f"this page is for a {needed}")
+    def __init__(self, needed: Role, role: Role) -> None:
+        waits = needed is Role.DEVELOPER and role is Role.APPLICANT
+        super().__init__(
+            "It opens once your registration is approved; your account says how far that is."
+            if waits
+            else f"It is a {needed}'s, and this wallet is a {role}'s."
+        )
 
 
 class Page(APIRoute):
@@ -103,7 +108,7 @@ async def _explained(
     except NotSignedIn:
         return _to_sign_in(request)
     except NotForYou as error:
-        return failure(request, 403, "This page is for others", f"It is a {error.needed}'s page.")
+        return failure(request, 403, "This page is not open to you", str(error))
     except RequestValidationError:
         return failure(request, 404, "No such page", "The address is not one of this hub's.")
     except RaphaError as error:
@@ -142,7 +147,12 @@ class Reader:
     def needs(self, role: Role) -> None:
         """Raises NotForYou for those of another role."""
         if self.principal.role is not role:
-            raise NotForYou(role)
+            raise NotForYou(role, self.principal.role)
+
+    def needs_reading(self) -> None:
+        """Raises NotForYou for those who may not look at catalogue and jobs (yet)."""
+        if Scope.READ not in self.principal.scopes:
+            raise NotForYou(Role.DEVELOPER, self.principal.role)
 
     def show(self, name: str, **values: Any) -> HTMLResponse:
         """A template with these values."""
@@ -179,10 +189,10 @@ def show(
 class PageHeaders:
     """ASGI middleware: what a browser may do with the console's answers."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: ConnectionScope, receive: Receive, send: Send) -> None:
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 extra = [(name.encode(), value.encode()) for name, value in HEADERS.items()]

@@ -94,7 +94,7 @@ def catalogue(
     after: Annotated[int, Query(ge=0, lt=2**64)] = 0,
 ) -> Response:
     """Dataset profiles; the search form asks for this page again, and swaps its table."""
-    reader.principal.check_scope(Scope.READ)
+    reader.needs_reading()
     wrong = None
     try:
         query = CatalogueQuery(
@@ -146,7 +146,7 @@ def jobs(
     before: Annotated[str | None, Query(pattern=r"^[0-9]{1,12}\.0x[0-9a-f]{64}$")] = None,
 ) -> Response:
     """The asker's jobs, the newest first."""
-    reader.principal.check_scope(Scope.READ)
+    reader.needs_reading()
     page = reader.hub.service.jobs(reader.principal, None, before, PAGE)
     return reader.show("jobs.html", page=page)
 

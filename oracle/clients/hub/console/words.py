@@ -93,7 +93,7 @@ def reason(name: str) -> str:
 
 def percent(basis_points: int) -> str:
     """Basis points as a percentage."""
-    return f"{basis_points / 100:g} %"
+    return f"{basis_points / 100:g}\u00a0%"
 
 
 FILTERS: dict[str, Callable[..., Any]] = {

@@ -43,6 +43,9 @@ function follow(): void {
     need("[data-escrow]").hidden = !unsigned;
     need("[data-delivery]").hidden = state !== "DELIVERED";
     need("[data-ending]").hidden = state === "QUOTED";
+    for (const name of ["cancel", "refund"]) {
+      need<HTMLButtonElement>(`[data-action="${name}"]`).hidden = live.dataset["settled"] === "yes";
+    }
   };
   let unfolded: string[] = [];
   document.body.addEventListener("htmx:beforeSwap", () => {
