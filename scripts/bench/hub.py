@@ -31,6 +31,7 @@ from scripts.bench.intake import DEPLOYMENT, RATE, oracle
 from scripts.bench.world import DAY, MEASUREMENT, address
 from scripts.chain import ROOT, die_with_parent, free_port
 from scripts.postgres import PostgresMissing, cluster
+from settlement.dataset import DatasetCommitment
 from settlement.hub.client import HubClient, HubUnavailable
 from settlement.hub.messages import (
     ArtifactName,
@@ -57,12 +58,20 @@ POLICY = OutputPolicy(
 
 def profile(node_id: int) -> DatasetProfile:
     """What each node offers: the same."""
+    committed = DatasetCommitment(
+        records_root=bytes([7]) * 32,
+        record_count=1_000,
+        modality="tabular",
+        columns=("a:F32",),
+        deduplicate=False,
+    )
     return DatasetProfile(
         node_id=node_id,
-        dataset_digest=bytes([7]) * 32,
-        modality="tabular",
-        schema_=("a:F32",),
-        record_count=1_000,
+        dataset_digest=committed.digest,
+        records_root=committed.records_root,
+        modality=committed.modality,
+        schema_=committed.columns,
+        record_count=committed.record_count,
         price_per_record=1_000,
         price_per_epoch=1_000,
         description="bench",

@@ -1,5 +1,6 @@
 """Errors as problem documents (RFC 9457), one place for their HTTP status."""
 
+import sqlite3
 from typing import Any
 
 import structlog
@@ -70,7 +71,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(OperationalError)
     @app.exception_handler(PoolTimeout)
-    async def _on_busy(_request: Request, error: Exception) -> JSONResponse:
+    async def _on_busy(_request: Request, error: OperationalError | PoolTimeout) -> JSONResponse:
+        # SQLite calls a missing table operational, too: that does not pass by itself.
+        if getattr(error.__cause__, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+            raise error
         log.warning("store unavailable", reason=type(error).__name__)
         detail = "the hub's database does not answer now; try again"
         return problem(503, "StoreUnavailable", detail, final=False)

@@ -7,6 +7,7 @@ import pytest
 
 from oracle.clients.edge.bundle import Bundle
 from oracle.clients.edge.dataset import CommittedDataset
+from oracle.clients.edge.policy.digest import policy_digest
 from oracle.clients.edge.policy.engine import Engine
 from oracle.clients.edge.policy.guard import Guard, JobGates
 from oracle.clients.edge.policy.privacy import Accountant, PrivacyLedger
@@ -70,7 +71,7 @@ def make_gates(
             work=Work(
                 model_digest=bundle.digest,
                 dataset_digest=dataset,
-                policy_digest=agreed.digest,
+                policy_digest=policy_digest(agreed),
                 result_key_digest=result_key_digest(bytes(32)),
             ),
             salt=bytes(32),
