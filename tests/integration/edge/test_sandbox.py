@@ -223,6 +223,28 @@ def test_a_limit_that_was_not_set_is_found(job, required, monkeypatch):
         hold(job(), required)
 
 
+def test_what_changes_after_release_is_found_before_the_job_is_told(job, required, monkeypatch):
+    assert required.obstacle is None
+    answers = iter([[], ["it was opened"]])
+    monkeypatch.setattr(inspect, "isolation_faults", lambda *arguments: next(answers))
+    with pytest.raises(SandboxUnsound, match="it was opened"):
+        hold(job(), required)
+
+
+def test_a_second_process_is_found_before_the_job_is_told(job, required, monkeypatch):
+    assert required.obstacle is None
+    monkeypatch.setattr(launch, "_children", lambda pid: [pid, pid])
+    with pytest.raises(SandboxUnsound, match="2 processes run in it"):
+        hold(job(), required)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="others are counted by an rlimit")
+def test_root_whose_processes_nothing_counts_starts_no_job(job, monkeypatch):
+    monkeypatch.setattr(launch.cgroup, "here", dict)
+    with pytest.raises(SandboxUnavailable, match="root is exempt from RLIMIT_NPROC"):
+        launch.Sandbox(job(), ChildLimits(), program=(sys.executable, "-c", "1/0"))
+
+
 def test_nothing_runs_before_release(job, monkeypatch):
     """What is refused while it is blocked has not executed one instruction of its program."""
     mark = "released"
