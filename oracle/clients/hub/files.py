@@ -2,13 +2,14 @@
 
 import hashlib
 import os
+import time
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from types import TracebackType
 from typing import Self
 
 from oracle.clients.hub.errors import BodyTooLarge
-from oracle.clients.hub.messages import ArtifactName
+from settlement.hub.messages import ArtifactName
 
 MAX_BYTES = {
     ArtifactName.WEIGHTS: 256 * 2**20,
@@ -16,6 +17,9 @@ MAX_BYTES = {
     ArtifactName.RECEIPTS: 16 * 2**20,
     ArtifactName.EVIDENCE: 2**20,
 }
+
+ABANDONED = 3_600
+"""Seconds after which an unfinished file is nobody's: another hub may be writing a younger one."""
 
 
 class Upload:
@@ -70,12 +74,13 @@ class Upload:
 
 
 class ArtifactFiles:
-    """The folder of artifacts, one hub's own; equal bytes are kept once."""
+    """The folder of artifacts, which hubs on one database share; equal bytes are kept once."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for unfinished in folder.glob("upload-*"):  # what a crash left behind
-            unfinished.unlink()
+            if unfinished.stat().st_mtime < time.time() - ABANDONED:
+                unfinished.unlink(missing_ok=True)
         self._folder = folder
 
     def upload(self, name: ArtifactName) -> Upload:

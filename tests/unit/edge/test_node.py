@@ -42,19 +42,20 @@ from oracle.clients.edge.durable import write_atomically
 from oracle.clients.edge.errors import AttestationRefused, AttestationTimedOut, StateInUse
 from oracle.clients.edge.node import Node
 from oracle.clients.edge.poisson import PoissonLoader
+from oracle.clients.edge.policy.digest import policy_digest
 from oracle.clients.edge.policy.privacy import PrivacyLedger
 from oracle.clients.edge.sandbox import bubblewrap
 from oracle.clients.edge.sandbox.errors import SandboxUnavailable
 from oracle.clients.edge.sandbox.gpu import Gpus
 from oracle.clients.edge.sandbox.limits import ChildLimits
 from oracle.clients.edge.signer import EnclaveSigner, measurement
-from oracle.clients.hub.client import HubRefused, HubUnavailable
-from oracle.clients.hub.messages import JobAssignment
 from settlement.audit import Event, verify_log
 from settlement.delivery import open_sealed
 from settlement.digests import output_digest, result_key_digest
 from settlement.eip712 import job_id, receipt_digest, recover_signer
 from settlement.enclave import report_data
+from settlement.hub.client import HubRefused, HubUnavailable
+from settlement.hub.messages import JobAssignment
 from settlement.models import JobTerms, SignedReceipt, Work
 from settlement.verify import Output, ReceiptBundle
 
@@ -205,7 +206,7 @@ class Hub:
         self.profile = profile
         return profile
 
-    def lease(self, node_id):
+    def lease(self, node_id, *, wait=0):
         assert node_id == NODE_ID
         if self.outages:
             self.outages -= 1
@@ -292,7 +293,7 @@ class Hospital:
             "work": Work(
                 model_digest=bundle.digest,
                 dataset_digest=self.committed.digest,
-                policy_digest=policy.digest,
+                policy_digest=policy_digest(policy),
                 result_key_digest=result_key_digest(result_key),
             ),
             "salt": bytes(32),
