@@ -112,8 +112,8 @@ def test_a_job_is_its_developers_alone(world: World, make_request: MakeRequest) 
     assert answer.status_code == 404
     assert "Sign and escrow" not in answer.text
     part = page(world, f"{path}/live", **{"hx-request": "true"})
-    assert part.status_code == 200
-    assert "no job" in part.text
+    assert (part.status_code, "no job" in part.text) == (404, True)
+    assert part.headers["content-type"].startswith("text/plain")
 
 
 def test_a_nodes_jobs_are_shown_to_its_payees_alone(
