@@ -1,5 +1,6 @@
 """How a page is answered: who sees it, what an error looks like, and what a browser may load."""
 
+import hashlib
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +9,7 @@ from urllib.parse import quote
 import structlog
 from fastapi import Depends, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse
 from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from starlette.types import ASGIApp, Message, Receive, Send
@@ -66,6 +67,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(words.FILTERS)
+    # Files of another release have another address, so that no browser mixes the two.
+    content = b"".join((STATIC / name).read_bytes() for name in ("console.js", "console.css"))
+    environment.globals["release"] = hashlib.sha256(content).hexdigest()[:12]
     return environment
 
 
@@ -125,14 +129,14 @@ def _to_sign_in(request: Request) -> Response:
 
 
 def failure(request: Request, status: int, title: str, detail: str) -> Response:
-    """A page, or for htmx a part of one, that says what is wrong."""
-    name = "part_failure.html" if "hx-request" in request.headers else "failure.html"
-    # A part is swapped in only with a success: the whole page is there already, and stays.
-    shown = 200 if name.startswith("part_") else status
-    page = TEMPLATES.get_template(name).render(
+    """A page that says what is wrong; for htmx, which asks for a part of one, the words alone."""
+    headers = {"cache-control": "no-store"}
+    if "hx-request" in request.headers:
+        return PlainTextResponse(f"{title}: {detail}", status, headers)
+    page = TEMPLATES.get_template("failure.html").render(
         title=title, detail=detail, session=None, navigation=(), hub=None, here=""
     )
-    return HTMLResponse(page, shown, {"cache-control": "no-store"})
+    return HTMLResponse(page, status, headers)
 
 
 class Reader:

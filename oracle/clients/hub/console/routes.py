@@ -100,7 +100,7 @@ def catalogue(
         query = CatalogueQuery(
             modality=modality or None,
             text=text or None,
-            columns=frozenset(column.replace(",", " ").split()),
+            columns=frozenset(name.strip() for name in column.split(",") if name.strip()),
             min_records=_count(min_records),
             max_price_per_record=parse_usdc(max_price) if max_price else None,
             attested=attested,

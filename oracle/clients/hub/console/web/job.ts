@@ -40,6 +40,10 @@ function follow(): void {
     const state = live.dataset["state"];
     const stage = live.dataset["stage"];
     const unsigned = state === "QUOTED" && (stage === "UNSIGNED" || stage === "REJECTED");
+    const words = need(".state", live).textContent.trim().replace(/\s+/g, " ");
+    const announced = need("[data-announce]");
+    // said when it changes, and not with every look
+    if (announced.textContent !== words) announced.textContent = words;
     need("[data-escrow]").hidden = !unsigned;
     need("[data-delivery]").hidden = state !== "DELIVERED";
     need("[data-ending]").hidden = state === "QUOTED";

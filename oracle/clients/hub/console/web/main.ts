@@ -6,6 +6,7 @@ import { jobPage } from "./job.js";
 import { balancePage, earningsPage } from "./money.js";
 import { newJobPage } from "./newjob.js";
 import { meta } from "./page.js";
+import { parts } from "./parts.js";
 import { connectPage, sessionParts } from "./signin.js";
 
 const PAGES: Record<string, () => void | Promise<void>> = {
@@ -17,5 +18,6 @@ const PAGES: Record<string, () => void | Promise<void>> = {
 };
 
 forms();
+parts();
 if (meta("wallet") !== undefined) void sessionParts();
 void PAGES[document.body.dataset["page"] ?? ""]?.();
