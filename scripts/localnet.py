@@ -49,6 +49,8 @@ BLOCK_SECONDS = 1
 OPERATORS = 3
 THRESHOLD = 2
 GRACE_SECONDS = 60 * 60
+READY_SECONDS = 240.0
+"""What a part may take to start on a machine that is busy with others."""
 _ETHER = 10**18
 _LOG_LINES = 15
 
@@ -358,9 +360,9 @@ class Localnet:
         """Wait until the oracles are ready and the hub answers."""
         for name in [name for name in self.processes if name.startswith("oracle-")]:
             with OracleClient(self.url(name)) as oracle:
-                self.wait(f"{name} getting ready", lambda: _ready(oracle), 60)
+                self.wait(f"{name} getting ready", lambda: _ready(oracle), READY_SECONDS)
         with self.hub() as hub:
-            self.wait("the hub's start", lambda: _answers(hub), 60)
+            self.wait("the hub's start", lambda: _answers(hub), READY_SECONDS)
 
     def start_node(self) -> None:
         """Start the hospital's node."""
@@ -392,7 +394,7 @@ class Localnet:
             def valid() -> CatalogueEntry | None:
                 return next((entry for entry in hub.catalogue() if entry.valid), None)
 
-            return self.wait("the node's attestation", valid, 90)
+            return self.wait("the node's attestation", valid, READY_SECONDS)
 
     def oracle(self) -> OracleClient:
         """A client of the relaying oracle."""
