@@ -26,8 +26,6 @@ from web3 import HTTPProvider, Web3
 from oracle.client import OracleClient
 from oracle.clients.edge.devplatform import DevPlatform
 from oracle.clients.edge.signer import measurement
-from oracle.clients.hub.client import HubClient
-from oracle.clients.hub.messages import CatalogueEntry
 from scripts.chain import (
     ROOT,
     START_SECONDS,
@@ -42,6 +40,8 @@ from settlement.client import Settlement
 from settlement.deploy import DeploymentParameters, deploy, deploy_test_usdc
 from settlement.deployment import Deployment
 from settlement.errors import RaphaError
+from settlement.hub.client import HubClient
+from settlement.hub.messages import CatalogueEntry
 from settlement.signer import LocalSigner
 
 CHAIN_ID = 31337
@@ -349,6 +349,10 @@ class Localnet:
             "ARTIFACTS_DIR": str(state / "artifacts"),
             "KEYS_FILE": self._secret("hub-keys.json", json.dumps(keys)),
             "HASH_KEY_FILE": str(state / "hash.key"),
+            "RPC_URL": self.url("chain"),
+            "REGISTRATION": "wallet",
+            "NULLIFIER_KEY_FILE": str(state / "nullifier.key"),
+            "OPERATORS": json.dumps([self.actors.deployer.address]),
         }
         self._spawn("hub", [_program("rapha-hub"), "serve"], _prefixed("HUB", environment))
 

@@ -26,7 +26,6 @@ from rich.markup import escape
 from oracle.client import JobStatus
 from oracle.clients.edge.bundle import example
 from oracle.clients.edge.sandbox.launch import NONE as NO_ISOLATION
-from oracle.clients.hub.messages import CatalogueEntry
 from scripts.chain import ROOT
 from scripts.developer import Job
 from scripts.localnet import Localnet
@@ -35,6 +34,7 @@ from settlement.accounts import job_account
 from settlement.amounts import format_usdc
 from settlement.errors import InvalidInput, RaphaError
 from settlement.events import Event, decode_events
+from settlement.hub.messages import CatalogueEntry
 from settlement.picture import draw_settlement
 from settlement.types import to_hex
 from settlement.verify import ISOLATED, BundleRefused, ReceiptBundle, check_bundle

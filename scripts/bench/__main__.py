@@ -12,6 +12,7 @@ from rich.table import Table
 
 from scripts.bench.committee import committee_table, measure_committees, save_committees
 from scripts.bench.gas import measure_gas
+from scripts.bench.hub import measure_hub
 from scripts.bench.intake import measure_intake
 from scripts.bench.loader import loader_table, measure_loader, save_loader
 from scripts.bench.report import (
@@ -48,10 +49,11 @@ def main(
     intake = measure_intake(report)
     loader = measure_loader()
     report("the metered loader")
+    hub = measure_hub(report)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     if save:
         (FIGURES / "gas.json").write_text(json.dumps(gas, indent=2) + "\n")
-        kept = {"machine": machine, "per_second": speed, "intake": intake}
+        kept = {"machine": machine, "per_second": speed, "intake": intake, "hub": hub}
         (FIGURES / "speed.json").write_text(json.dumps(kept, indent=2) + "\n")
         DOCUMENT.write_text(document(gas))
         draw(gas, PICTURE)
@@ -67,6 +69,7 @@ def main(
                     "per_second": speed,
                     "intake": intake,
                     "loader": loader,
+                    "hub": hub,
                 }
             )
         )
@@ -87,6 +90,14 @@ def main(
     for name in intake["sqlite"]:
         row = [intake.get(kind, {}).get(name) for kind in ("sqlite", "postgresql")]
         table.add_row(name, *("-" if found is None else f"{found:,.0f}" for found in row))
+    console.print(table)
+    title = f"Hub: {hub['jobs']:,} queued jobs, {hub['nodes']} nodes that ask"
+    table = Table("hub", title=title, title_justify="left")
+    for kind in ("sqlite", "postgresql"):
+        table.add_column(kind, justify="right")
+    for name in hub["sqlite"]:
+        row = [hub.get(kind, {}).get(name) for kind in ("sqlite", "postgresql")]
+        table.add_row(name, *("-" if found is None else f"{found:,.1f}" for found in row))
     console.print(table)
 
 
