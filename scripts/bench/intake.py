@@ -191,13 +191,14 @@ def oracle(folder: Path, url: str) -> Iterator[Oracle]:
 
 @contextmanager
 def served(
-    module: str, folder: Path, files: Mapping[str, str], url: str
+    module: str, folder: Path, files: Mapping[str, str], url: str, *options: str
 ) -> "Iterator[tuple[int, subprocess.Popen[bytes]]]":
     """A bench module's `serve` on these files: its port and process, once it answers."""
     for name, content in files.items():
         (folder / name).write_text(content)
     port = free_port()
-    command = [sys.executable, "-m", module, "serve", str(folder), url, str(port)]
+    arguments = ["serve", str(folder), url, str(port), *options]
+    command = [sys.executable, "-m", module, *arguments]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=log, stderr=log, preexec_fn=die_with_parent
