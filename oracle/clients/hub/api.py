@@ -6,10 +6,13 @@ from typing import Protocol
 
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
+from fastapi.staticfiles import StaticFiles
 
 from oracle.client import Problem
 from oracle.clients.hub import problems
 from oracle.clients.hub.callers import Hub, TheHub
+from oracle.clients.hub.console import routes as console
+from oracle.clients.hub.console.pages import ROOT, STATIC, PageHeaders
 from oracle.clients.hub.files import MAX_BYTES
 from oracle.clients.hub.limits import BodyLimit
 from oracle.clients.hub.routes import access, catalogue, jobs, uploads
@@ -54,6 +57,7 @@ def create_app(hub: Hub, background: Sequence[Background] = ()) -> FastAPI:
     app.state.hub = hub
     app.add_middleware(BodyLimit, limit_of=_limit_of)
     app.add_middleware(problems.InternalErrors)
+    app.add_middleware(PageHeaders)
     problems.install(app)
     for router in (
         health,
@@ -64,6 +68,9 @@ def create_app(hub: Hub, background: Sequence[Background] = ()) -> FastAPI:
         jobs.nodes,
     ):
         app.include_router(router)
+    app.include_router(console.root)
+    app.mount(f"{ROOT}/static", StaticFiles(directory=STATIC), name="static")
+    app.include_router(console.router)
     problems.document(app)
     return app
 

@@ -1,6 +1,6 @@
 """The few things that the hub asks a chain itself. Of money it believes the oracle."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from eth_utils import to_checksum_address
 from requests import RequestException
@@ -33,6 +33,7 @@ class ChainView(Protocol):
 
     def is_valid_signature(self, wallet: str, digest: bytes, signature: bytes) -> bool: ...
     def shares(self, node_id: int) -> Shares: ...
+    def payees(self, node_id: int) -> dict[str, str]: ...
     def gas_price(self) -> int: ...
     def now(self) -> int: ...
 
@@ -58,19 +59,27 @@ class RpcChain:
 
     def shares(self, node_id: int) -> Shares:
         """How what a node earns is split now. Raises NodeUnknown when it is not registered."""
-        try:
-            payees = self._settlement.nodes.functions.payees(node_id).call()
-        except (ContractLogicError, BadFunctionCallOutput) as error:
-            raise NodeUnknown(node_id) from error
-        except (Web3Exception, RequestException, OSError) as error:
-            raise ChainUnavailable(type(error).__name__) from error
-        node_owner, onboarder, protocol = (int(share) for share in payees[4:7])
+        node_owner, onboarder, protocol = (int(share) for share in self._payees(node_id)[4:7])
         return Shares(
             hospital=10_000 - node_owner - onboarder - protocol,
             node_owner=node_owner,
             onboarder=onboarder,
             protocol=protocol,
         )
+
+    def payees(self, node_id: int) -> dict[str, str]:
+        """Who is paid what a node earns now, by its part. Raises NodeUnknown when it is not
+        registered."""
+        parts = ("hospital", "node owner", "onboarder", "protocol")
+        return dict(zip(parts, self._payees(node_id)[:4], strict=True))
+
+    def _payees(self, node_id: int) -> Any:
+        try:
+            return self._settlement.nodes.functions.payees(node_id).call()
+        except (ContractLogicError, BadFunctionCallOutput) as error:
+            raise NodeUnknown(node_id) from error
+        except (Web3Exception, RequestException, OSError) as error:
+            raise ChainUnavailable(type(error).__name__) from error
 
     def gas_price(self) -> int:
         """What gas costs now, wei."""

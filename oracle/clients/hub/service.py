@@ -20,6 +20,7 @@ from oracle.client import (
     OracleClient,
     OracleRefused,
     OracleUnavailable,
+    Readiness,
 )
 from oracle.client import JobState as EscrowState
 from oracle.clients.edge.policy.digest import policy_digest
@@ -137,6 +138,15 @@ class HubPolicy:
 
 
 @dataclass(frozen=True)
+class PaidNode:
+    """A node, as what a wallet is paid by it, and its newest jobs."""
+
+    profile: DatasetProfile
+    parts: tuple[str, ...]
+    jobs: tuple[JobView, ...]
+
+
+@dataclass(frozen=True)
 class CatalogueQuery:
     """What somebody looks for in the catalogue; None asks for nothing."""
 
@@ -222,7 +232,37 @@ class HubService:
         except (OracleUnavailable, OracleRefused):
             return False
 
+    def oracle_health(self) -> Readiness | None:
+        """What the oracle says of itself; None when it does not answer."""
+        try:
+            return self._oracle.health()
+        except (OracleUnavailable, OracleRefused):
+            return None
+
     # Catalogue
+
+    def nodes_paying(self, wallet: str, limit: int) -> tuple[PaidNode, ...]:
+        """The nodes that the chain has this wallet a payee of, each with its newest jobs; none
+        where no chain is asked. Raises ChainUnavailable."""
+        if self._chain is None:
+            return ()
+        found = []
+        for profile in sorted(self._store.profiles(), key=lambda profile: profile.node_id):
+            try:
+                payees = self._chain.payees(profile.node_id)
+            except NodeUnknown:  # a profile for a node that is not registered on chain
+                continue
+            parts = tuple(part for part, payee in payees.items() if payee == wallet)
+            if parts:
+                node = Principal(Role.NODE, str(profile.node_id))
+                jobs = self.jobs(node, None, None, limit).jobs
+                found.append(PaidNode(profile, parts, jobs))
+        return tuple(found)
+
+    def shares(self, node_id: int) -> Shares | None:
+        """How a node's earnings are split now; None where no chain is asked, or knows no such
+        node. Raises ChainUnavailable."""
+        return self._shares((node_id,)).get(node_id)
 
     def put_profile(self, principal: Principal, profile: DatasetProfile) -> DatasetProfile:
         """Publish, or replace, a node's profile."""

@@ -164,6 +164,7 @@ class Wallets:
 
     taken: set[tuple[str, bytes]] = field(default_factory=set)
     asked: list[bytes] = field(default_factory=list)
+    paid: dict[int, dict[str, str]] = field(default_factory=dict)
 
     def is_valid_signature(self, wallet: str, digest: bytes, signature: bytes) -> bool:
         self.asked.append(digest)
@@ -171,6 +172,9 @@ class Wallets:
 
     def shares(self, node_id: int) -> Shares:
         return Shares(hospital=7_000, node_owner=2_000, onboarder=500, protocol=500)
+
+    def payees(self, node_id: int) -> dict[str, str]:
+        return self.paid.get(node_id, {})
 
     def gas_price(self) -> int:
         return 30 * 10**9
