@@ -384,7 +384,7 @@ def test_no_funds_and_an_expired_authorisation_are_said_in_words(
 
     def run_out(route: Route) -> None:
         offer = route.fetch().json()
-        offer["valid_before"] = bench.net.payer().now() - 1
+        offer["valid_before"] = bench.net.payer().now() - 120  # the oracle's clock lags
         offer["typed_data"]["message"]["validBefore"] = offer["valid_before"]
         route.fulfill(json=offer)
 
