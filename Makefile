@@ -29,7 +29,7 @@ UV := .tools/bin/uv
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help setup run console test test-long lint format bench mutants ape artifacts clean
+.PHONY: help setup run console test test-long lint format bench mutants ape artifacts package clean
 
 help: ## show the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -89,5 +89,8 @@ artifacts: .cache/setup ## compile the contracts into settlement/artifacts/, and
 	@$(BIN)/python -m scripts.artifacts
 	@$(BIN)/python -m scripts.webbundle
 
+package: .cache/setup ## build the commit into dist/: wheel, sdist, SBOM, SHA256SUMS; the same bytes everywhere
+	@$(BIN)/python -m scripts.package $(ARGS)
+
 clean: ## remove what set-up and runs made
-	rm -rf .venv .tools .cache .build node_modules runs
+	rm -rf .venv .tools .cache .build dist node_modules runs

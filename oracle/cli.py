@@ -14,8 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from oracle.api import create_app
 from oracle.client import OracleClient
-from oracle.commands import reconcile
-from oracle.commands.failures import UNTOLD, ending
+from oracle.commands.failures import UNTOLD
+from oracle.commands.stored import ending, here
 from oracle.config import OracleSettings
 from oracle.gate import Gate
 from oracle.keyfiles import read_member_key
@@ -200,7 +200,7 @@ def rebuild_facts(
         raise typer.Exit(1)
 
 
-app.command("reconcile")(reconcile.here)
+app.command("reconcile")(here)
 
 
 @app.command()

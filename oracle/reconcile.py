@@ -14,17 +14,8 @@ from settlement.contracts import JobState as VaultState
 from settlement.deployment import Deployment
 from settlement.history import asking
 from settlement.ledger import Ledger
-from settlement.reconcile import (
-    Comparison,
-    History,
-    LoaderCount,
-    Reconciliation,
-    compare_loader,
-    compare_receipts,
-    compare_vault,
-    final_block,
-    read_history,
-)
+from settlement.reconcile import Comparison, History, LoaderCount, Reconciliation
+from settlement.reconcile import reconcile as without_store
 from settlement.types import to_hex
 from settlement.verify import ReceiptBundle
 
@@ -50,32 +41,24 @@ def reconcile(
     w3: Web3,
     deployment: Deployment,
     *,
-    store: Store | None = None,
+    store: Store,
     bundles: Sequence[ReceiptBundle] = (),
     counts: Sequence[LoaderCount] = (),
     block: int | None = None,
 ) -> Reconciliation:
-    """Compare all that is given as of a block, the newest final one unless told otherwise.
-
-    The store is compared as of the block that its facts reach to.
+    """`settlement.reconcile.reconcile`, and the store as of the block that its facts reach to.
 
     Raises:
         RaphaError: when the chain cannot be asked.
         sqlalchemy.exc.SQLAlchemyError: when the store cannot be.
     """
-    stored = _Stored(store) if store else None
-    history = read_history(w3, deployment, final_block(w3) if block is None else block)
-    comparison = Comparison()
-    surplus = compare_vault(w3, history, comparison)
-    compare_receipts(bundles, history, comparison)
-    compare_loader(counts, bundles, history, comparison)
-    if stored is not None:
+    stored = _Stored(store)
+
+    def further(history: History, comparison: Comparison) -> None:
         _compare_store(w3, stored, history, comparison)
-    return Reconciliation(
-        block=history.block,
-        compared=comparison.compared,
-        differences=tuple(comparison.differences),
-        surplus=surplus,
+
+    return without_store(
+        w3, deployment, bundles=bundles, counts=counts, block=block, further=further
     )
 
 

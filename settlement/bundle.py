@@ -118,6 +118,19 @@ class DeclaredResources(Frozen):
     memory_bytes: int = Field(gt=0, lt=2**53, strict=True)
 
 
+class DeclaredGpus(Frozen):
+    """How many GPUs the code can use, and how many it does not train without: "if present" is 0."""
+
+    at_least: int = Field(0, ge=0, le=64, strict=True)
+    at_most: int = Field(0, ge=0, le=64, strict=True)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.at_least > self.at_most:
+            raise ValueError("at_least is more than at_most")
+        return self
+
+
 class DpSgd(Frozen):
     """Differentially private SGD as the bundle's code does it (Abadi et al. 2016).
 
@@ -135,8 +148,9 @@ class Manifest(Frozen):
     """How a bundle is run: `entry_point` is ``module:callable`` of a module in the bundle.
 
     `outputs` are all the tensors that it will give, by name; a hospital trains no bundle that is
-    silent about them. `network` is what it asks for, and a hospital grants none. `privacy` is what
-    its code does about it: a hospital takes that from bundles only that it has reviewed.
+    silent about them. `network` is what it asks for, and a hospital grants none. `gpus` are used
+    where the node has and grants them. `privacy` is what its code does about it: a hospital takes
+    that from bundles only that it has reviewed.
     """
 
     framework: Framework
@@ -145,6 +159,7 @@ class Manifest(Frozen):
     outputs: dict[TensorName, DeclaredTensor] | None = Field(None, max_length=4096)
     network: Network = "none"
     resources: DeclaredResources | None = None
+    gpus: DeclaredGpus = DeclaredGpus()
     privacy: DpSgd | None = None
 
     @property

@@ -21,6 +21,7 @@ from settlement.eip712 import job_id
 from settlement.errors import RaphaError
 from settlement.events import Event, terms_from_event
 from settlement.models import MAX_BUDGET, JobTerms
+from settlement.states import states_before
 from settlement.types import ZERO_ADDRESS, ZERO_BYTES32, to_hex
 
 _BPS = 10_000
@@ -342,13 +343,13 @@ class Ledger:
         )
 
     def _job_sponsored(self, event: Event, args: Mapping[str, Any], time: int) -> None:
-        job = self._open_job(event, JobState.OPEN, JobState.ASSIGNED)
+        job = self._open_job(event)
         if job.sponsored or job.paid or args["sponsor"] == job.payer:
             raise LedgerContradiction("a job gets a sponsor only as it opens", event)
         job.sponsored, job.funder = True, args["sponsor"]
 
     def _job_topped_up(self, event: Event, args: Mapping[str, Any], time: int) -> None:
-        job = self._open_job(event, JobState.OPEN, JobState.ASSIGNED)
+        job = self._open_job(event)
         funded = job.funded + args["amount"]
         if funded != args["funded"] or not job.funded < funded <= MAX_BUDGET:
             raise LedgerContradiction(f"the job is then funded with {funded}", event)
@@ -365,14 +366,14 @@ class Ledger:
         self.jobs[args["job_id"]] = Job(payer=payer, state=JobState.CLOSED, funder=payer)
 
     def _job_assigned(self, event: Event, args: Mapping[str, Any], time: int) -> None:
-        job = self._open_job(event, JobState.OPEN)
+        job = self._open_job(event)
         self._active_node(event, args["node_id"])
         job.state, job.node_id = JobState.ASSIGNED, args["node_id"]
 
     # how it earns and ends
 
     def _settled(self, event: Event, args: Mapping[str, Any], time: int) -> None:
-        job = self._open_job(event, JobState.ASSIGNED, JobState.CANCELLING)
+        job = self._open_job(event)
         node, amount = self._node(event, args["node_id"]), args["amount"]
         if args["node_id"] != job.node_id:
             raise LedgerContradiction(f"the job is node {job.node_id}'s", event)
@@ -405,7 +406,7 @@ class Ledger:
         self.refused[args["job_id"]].append(Outcome(args["outcome"]))
 
     def _job_cancelled(self, event: Event, args: Mapping[str, Any], time: int) -> None:
-        job = self._open_job(event, JobState.ASSIGNED)
+        job = self._open_job(event)
         assert job.terms is not None  # only a voided job has none
         until = min(time, job.terms.deadline) + self._deployment.grace_period
         if args["payable_until"] != until:
@@ -415,7 +416,7 @@ class Ledger:
         job.state, job.payable_until = JobState.CANCELLING, until
 
     def _job_closed(self, event: Event, args: Mapping[str, Any], time: int) -> None:
-        job = self._open_job(event, JobState.OPEN, JobState.ASSIGNED, JobState.CANCELLING)
+        job = self._open_job(event)
         if (args["paid"], args["refunded"]) != (job.paid, job.escrow):
             raise LedgerContradiction(f"{job.paid} is paid and {job.escrow} left", event)
         if args["funder"] != job.funder:
@@ -621,11 +622,11 @@ class Ledger:
 
     # what an event speaks of
 
-    def _open_job(self, event: Event, *states: JobState) -> Job:
+    def _open_job(self, event: Event) -> Job:
         job = self.jobs.get(event.args["job_id"])
         if job is None:
             raise LedgerContradiction(f"no job {to_hex(event.args['job_id'])} was opened", event)
-        if job.state not in states:
+        if job.state not in states_before(event.name):
             raise LedgerContradiction(f"the job is {job.state.name}", event)
         return job
 

@@ -4,7 +4,7 @@ The events are replayed into the ledger that they make (`settlement.ledger`). Al
 against it, as of one block, and each difference is named with both sides' values.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +263,37 @@ def compare_loader(
                 job = ledger.jobs.get(count.job_id)
                 paid_for = getattr(job, name) if job else 0
                 comparison.equal(subject, name, loader=counted, events=paid_for)
+
+
+def reconcile(
+    w3: Web3,
+    deployment: Deployment,
+    *,
+    bundles: Sequence[ReceiptBundle] = (),
+    counts: Sequence[LoaderCount] = (),
+    block: int | None = None,
+    further: Callable[[History, Comparison], None] | None = None,
+) -> Reconciliation:
+    """Compare all that is given as of a block, the newest final one unless told otherwise.
+
+    `further` compares what else there is, such as an oracle's database, with the same history.
+
+    Raises:
+        RaphaError: when the chain cannot be asked.
+    """
+    history = read_history(w3, deployment, final_block(w3) if block is None else block)
+    comparison = Comparison()
+    surplus = compare_vault(w3, history, comparison)
+    compare_receipts(bundles, history, comparison)
+    compare_loader(counts, bundles, history, comparison)
+    if further is not None:
+        further(history, comparison)
+    return Reconciliation(
+        block=history.block,
+        compared=comparison.compared,
+        differences=tuple(comparison.differences),
+        surplus=surplus,
+    )
 
 
 def load_bundles(files: Sequence[Path]) -> list[ReceiptBundle]:

@@ -4,11 +4,11 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import typer
 from pydantic import ValidationError
 from requests.exceptions import RequestException
-from sqlalchemy.exc import SQLAlchemyError
 from web3.exceptions import Web3Exception
 
 from oracle.client import OracleRefused, OracleUnavailable
@@ -136,15 +136,19 @@ def ending(status: int) -> Iterator[None]:
         fail(error.code, str(error), REFUSED, next_step(error))
     except RaphaError as error:
         fail(error.code, str(error), status, next_step(error))
-    except SQLAlchemyError as error:
-        fail("StoreUnavailable", type(error).__name__, status, "check --database")
     except (RequestException, Web3Exception) as error:
         # not their text: it may hold the endpoint's URL, and with it a key
         fail("EndpointUnavailable", type(error).__name__, status, next_step(error))
 
 
-def fail(code: str, detail: str, status: int, step: str) -> None:
+def fail(code: str, detail: str, status: int, step: str) -> NoReturn:
     """Say what was wrong and what to do next, and end."""
     line = {"event": "failed", "code": code, "detail": detail, "next": step}
     typer.echo(json.dumps(line), err=True)
     sys.exit(status)
+
+
+def missing(name: str, error: ModuleNotFoundError, *extras: str) -> NoReturn:
+    """Say which extra brings what a program or command needs, and end."""
+    step = f"pip install 'rapha-settlement[{','.join(extras)}]'"
+    fail("ExtraMissing", f"{name} needs the module {error.name}", UNTOLD, step)

@@ -10,7 +10,8 @@ import typer
 
 from oracle.attestation.cli import app as attest
 from oracle.commands import audit, challenge, escrow, job, money, node, receipt, reconcile
-from oracle.commands.failures import UNTOLD, ending, fail
+from oracle.commands.failures import UNTOLD, ending
+from oracle.commands.programs import load
 
 GROUP = "rapha.commands"
 _EVERYTHING = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -42,12 +43,8 @@ def register(found: EntryPoint) -> None:
     """Add what an installed part registered; it is loaded when it is asked for."""
 
     def run(context: typer.Context) -> None:
-        try:
-            application = found.load()
-        except ModuleNotFoundError as error:
-            detail = f"rapha {found.name} needs the module {error.name}"
-            fail("ExtraMissing", detail, UNTOLD, "install the extra `edge`")
-        application(context.args, prog_name=f"rapha {found.name}")
+        name = f"rapha {found.name}"
+        load(found, name)(context.args, prog_name=name)
 
     app.command(
         found.name,

@@ -1,20 +1,16 @@
 """`rapha reconcile`: names every difference between loader, receipts, store, chain and USDC."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from sqlalchemy.exc import ArgumentError
 
-from oracle.commands.failures import UNTOLD, ending
-from oracle.config import OracleSettings
-from oracle.reconcile import reconcile
-from oracle.store.database import Store
+from oracle.commands.failures import UNTOLD, ending, missing
 from settlement.amounts import format_usdc
 from settlement.connection import connect
 from settlement.deployment import load_deployment
-from settlement.errors import InvalidInput
-from settlement.reconcile import Reconciliation, load_bundles, load_counts
+from settlement.reconcile import Reconciliation, load_bundles, load_counts, reconcile
 
 RpcUrl = Annotated[
     str, typer.Option("--rpc", envvar="RAPHA_RPC_URL", help="Any JSON-RPC endpoint of the chain.")
@@ -51,62 +47,39 @@ def anywhere(
 
     Exit code 0: all equal; 1: differences, each named; 2: could not be told.
     """
+    given = (rpc, deployment, receipts or [], loader or [], block, as_json)
     with ending(UNTOLD):
-        _compare(rpc, deployment, database, receipts or [], loader or [], block, as_json)
+        if database is None:
+            compare(*given, reconcile)
+        else:
+            _with_database()(database, *given)
 
 
-def here(
-    receipts: Receipts = None,
-    loader: Loader = None,
-    block: AtBlock = None,
-    as_json: AsJson = False,
-) -> None:
-    """Compare this oracle's database with the chain; exit code 0 equal, 1 differences, 2 untold."""
-    with ending(UNTOLD):
-        settings = OracleSettings()
-        _compare(
-            settings.rpc_url.get_secret_value(),
-            settings.deployment_file,
-            settings.database_url.get_secret_value(),
-            receipts or [],
-            loader or [],
-            block,
-            as_json,
-        )
+def _with_database() -> Callable[..., None]:
+    """What compares a database too; its libraries are those of an oracle."""
+    try:
+        from oracle.commands.stored import compare_stored
+    except ModuleNotFoundError as error:
+        missing("--database", error, "oracle")
+    return compare_stored
 
 
-def _compare(
+def compare(
     rpc: str,
     deployment: Path,
-    database: str | None,
     receipts: list[Path],
     loader: list[Path],
     block: int | None,
     as_json: bool,
+    reconcile: Callable[..., Reconciliation],
 ) -> None:
+    """Compare by `reconcile`, say what was found, and end with 1 where something differs."""
     record = load_deployment(deployment)
     bundles, counts = load_bundles(receipts), load_counts(loader)
-    w3 = connect(rpc)
-    store = _open(database) if database else None
-    try:
-        found = reconcile(w3, record, store=store, bundles=bundles, counts=counts, block=block)
-    finally:
-        if store is not None:
-            store.close()
-    typer.echo(_json(found) if as_json else _words(found))
+    found = reconcile(connect(rpc), record, bundles=bundles, counts=counts, block=block)
+    typer.echo(found.model_dump_json() if as_json else _words(found))
     if not found.is_equal:
         raise typer.Exit(1)
-
-
-def _open(url: str) -> Store:
-    try:
-        return Store(url)
-    except ArgumentError as error:
-        raise InvalidInput("the database's URL is not one that SQLAlchemy knows") from error
-
-
-def _json(found: Reconciliation) -> str:
-    return found.model_dump_json()
 
 
 def _words(found: Reconciliation) -> str:

@@ -184,7 +184,10 @@ class Artifact(Frozen):
 
 
 class JobDetail(JobView):
-    """A job as its developer sees it. `stalled` says, in words, what it waits for if it does."""
+    """A job as its developer sees it. `stalled` says, in words, what it waits for if it does.
+
+    `replaces` is the job that this one takes the place of, `replaced_by` the one that takes its.
+    """
 
     created_at: UInt64
     started_at: UInt64 | None
@@ -196,6 +199,15 @@ class JobDetail(JobView):
     policy: OutputPolicy
     route: Route | None
     artifacts: tuple[Artifact, ...]
+    replaces: Bytes32 | None = None
+    replaced_by: Bytes32 | None = None
+
+
+class Reroute(Frozen):
+    """A job asked for again at another node; what is None stays as it was asked for."""
+
+    deadline: UInt64 | None = None
+    budget: Usdc | None = None
 
 
 class JobPage(Frozen):
@@ -230,6 +242,8 @@ class NodeView(Frozen):
     unfinished_jobs: int
     running_job: Bytes32 | None
     entry: CatalogueEntry | None
+    needs: str | None = None
+    """What the node has to do before it can get work, in words."""
 
 
 class NodeViews(Frozen):

@@ -5,6 +5,7 @@ as generators that yield each request and each pause, and are driven by either.
 """
 
 import asyncio
+import hashlib
 import json
 import secrets
 import time
@@ -20,9 +21,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from settlement import digests
 from settlement.bundle import pack_bundle, unpack_bundle
+from settlement.client import Settlement
+from settlement.connection import connect
 from settlement.contracts import authorization_document
 from settlement.delivery import open_sealed
 from settlement.deployment import Deployment
+from settlement.eip712 import job_id as id_of
 from settlement.errors import InvalidInput, RaphaError
 from settlement.hub.client import HubRefused, HubUnavailable, accepted
 from settlement.hub.market import (
@@ -32,6 +36,7 @@ from settlement.hub.market import (
     PolicyLibrary,
     QuoteRequest,
     Quotes,
+    Reroute,
     UploadView,
 )
 from settlement.hub.messages import (
@@ -44,12 +49,15 @@ from settlement.hub.messages import (
     OutputPolicy,
 )
 from settlement.hub.terms import QuoteMismatch, check_quote
-from settlement.models import Authorization, JobTerms, SignedReceipt
+from settlement.models import Authorization, Deposit, JobTerms, SignedReceipt
 from settlement.signer import Signer
 from settlement.types import to_hex
+from settlement.verify import Output, ReceiptBundle
 
 PART = 1 << 20
 """Bytes of a bundle that go in one request."""
+SLICE = 8 << 20
+"""Bytes of a delivery that come in one answer."""
 POLL = 2.0
 """Seconds between two looks at a job."""
 TRIES = 6
@@ -101,13 +109,15 @@ Flow = Generator[Ask | Pause, httpx.Response | None, T]
 class Delivery:
     """A trained model: weights as safetensors, its metrics, and the receipts that it was paid by.
 
-    `evidence` is of the isolation it was trained in, as canonical JSON.
+    `evidence` is of the isolation it was trained in, as canonical JSON; `output` is what the last
+    receipt commits to.
     """
 
     weights: bytes
     metrics: dict[str, Any]
     receipts: tuple[SignedReceipt, ...]
     evidence: bytes
+    output: Output
 
 
 @dataclass(frozen=True)
@@ -126,6 +136,51 @@ class Party:
     url: str
     deployment: Deployment
     signer: Signer
+    rpc_url: str | None = None
+
+    def settlement(self) -> Settlement:
+        """The contracts, to transact with as the signer, who pays the gas.
+
+        Raises:
+            InvalidInput: without an RPC endpoint.
+            WrongChain: when that endpoint is of another chain, or lacks the contracts.
+        """
+        if self.rpc_url is None:
+            raise InvalidInput("this sends a transaction, which needs an endpoint: give rpc_url")
+        settlement = Settlement(connect(self.rpc_url), self.deployment, self.signer)
+        settlement.check()
+        return settlement
+
+    def deposit(self, amount: int) -> int:
+        """Put USDC into the signer's balance at the vault, by one signature; the balance then."""
+        settlement = self.settlement()
+        deposit = Deposit(account=self.signer.address, amount=amount, salt=secrets.token_bytes(32))
+        settlement.deposit_with_authorization(deposit, settlement.authorize_deposit(deposit))
+        return settlement.balance(self.signer.address)
+
+    def withdraw(self, amount: int | None, to: str | None) -> int:
+        """Take USDC out of the signer's balance: all of it unless told how much; the balance then.
+
+        Raises:
+            ContractReverted: when there is not as much.
+        """
+        settlement, account = self.settlement(), self.signer.address
+        if amount is None:
+            amount = settlement.balance(account)
+        settlement.withdraw_to(to or account, amount)
+        return settlement.balance(account)
+
+    def cancel(self, handle: Handle) -> bytes:
+        """End a job; the transaction."""
+        return bytes(self.settlement().cancel(handle.terms)["transactionHash"])
+
+    def refund(self, handle: Handle) -> bytes:
+        """Close a job whose time is over; the transaction."""
+        return bytes(self.settlement().refund(handle.terms)["transactionHash"])
+
+    def dispute(self, handle: Handle) -> bytes:
+        """Freeze what a job has freshly earned; the transaction."""
+        return bytes(self.settlement().dispute(handle.terms)["transactionHash"])
 
     def submit(
         self,
@@ -244,8 +299,7 @@ class Party:
             view = yield from ask(self.url, JobView, Ask("GET", path))
         parts: dict[ArtifactName, bytes] = {}
         for name in ArtifactName:
-            answer = yield from send(self.url, Ask("GET", f"{path}/artifacts/{name}"))
-            parts[name] = answer.content
+            parts[name] = yield from self.artifact(handle.job_id, name)
         weights = open_sealed(
             parts[ArtifactName.WEIGHTS],
             handle.result_key,
@@ -260,7 +314,91 @@ class Party:
         signed = receipts[-1].receipt.output_digest if receipts else None
         if digests.output_digest(weights, metrics, evidence) != signed:
             raise DeliveryMismatch(handle.job_id)
-        return Delivery(weights, json.loads(metrics), receipts, evidence)
+        output = Output(
+            weights=hashlib.sha256(weights).digest(),
+            metrics=hashlib.sha256(metrics).digest(),
+            evidence=evidence.decode(),
+        )
+        return Delivery(weights, json.loads(metrics), receipts, evidence, output)
+
+    def artifact(self, job_id: bytes, name: ArtifactName) -> Flow[bytes]:
+        """A file as delivered, slice by slice: what has come stays, whatever breaks off.
+
+        Raises:
+            DeliveryMismatch: when it is not what its ETag says, or changed in between.
+        """
+        path, data, etag = f"/v1/jobs/{to_hex(job_id)}/artifacts/{name}", bytearray(), None
+        while True:
+            headers = {"range": f"bytes={len(data)}-{len(data) + SLICE - 1}"}
+            if etag is not None:
+                headers["if-range"] = etag  # if it is another by now, all of it comes
+            try:
+                answer = yield from send(self.url, Ask("GET", path, headers=headers))
+            except HubRefused as error:
+                if error.status != httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE or data:
+                    raise
+                answer = yield from send(self.url, Ask("GET", path))  # an empty file has no range
+            if etag not in (None, answer.headers["etag"]):
+                raise DeliveryMismatch(job_id)
+            etag = answer.headers["etag"]
+            whole = answer.status_code != httpx.codes.PARTIAL_CONTENT
+            data = bytearray(answer.content) if whole else data + answer.content
+            if whole or len(data) >= int(answer.headers["content-range"].rpartition("/")[2]):
+                break
+        if etag != f'"{hashlib.sha256(data).hexdigest()}"':
+            raise DeliveryMismatch(job_id)
+        return bytes(data)
+
+    def receipts(self, handle: Handle, output: Output | None) -> Flow[ReceiptBundle]:
+        """What shows what was done and paid: what `rapha verify` takes.
+
+        Raises:
+            QuoteMismatch: when the hub's is of other terms or contracts.
+        """
+        step = Ask("GET", f"/v1/jobs/{to_hex(handle.job_id)}/receipts")
+        bundle = yield from ask(self.url, ReceiptBundle, step)
+        if (bundle.terms, bundle.deployment) != (handle.terms, self.deployment):
+            raise QuoteMismatch(("terms", "deployment"))
+        return bundle.model_copy(update={"output": output})
+
+    def reroute(self, handle: Handle, *, deadline: int | None, budget: int | None) -> Flow[Handle]:
+        """Ask for a job again at another node, check that all else stayed, and fund it.
+
+        Raises:
+            QuoteMismatch: when the hub changed anything but node, dataset and prices.
+        """
+        changes = Reroute(deadline=deadline, budget=budget)
+        path = f"/v1/jobs/{to_hex(handle.job_id)}/reroute"
+        body = changes.model_dump(mode="json")
+        created = yield from ask(self.url, JobCreated, Ask("POST", path, json=body))
+        entry_path = f"/v1/catalogue/{created.terms.node_id}"
+        entry = yield from ask(self.url, CatalogueEntry, Ask("GET", entry_path))
+        profile, before = entry.profile, handle.terms
+        expected = before.model_copy(
+            update={
+                "node_id": profile.node_id,
+                "price_per_record": profile.price_per_record,
+                "price_per_epoch": profile.price_per_epoch,
+                "budget": budget if budget is not None else before.budget,
+                "deadline": deadline if deadline is not None else before.deadline,
+                "work": before.work.model_copy(update={"dataset_digest": profile.dataset_digest}),
+                "salt": created.terms.salt,
+            }
+        )
+        wrong = [
+            name
+            for name in JobTerms.model_fields
+            if getattr(expected, name) != getattr(created.terms, name)
+        ]
+        if created.terms.salt == before.salt:
+            wrong.append("salt")
+        if created.job_id != id_of(created.terms, self.deployment.vault_domain):
+            wrong.append("job_id")
+        if wrong:
+            raise QuoteMismatch(tuple(wrong))
+        again = Handle(created.job_id, created.terms, handle.result_key)
+        yield from self.fund(again)
+        return again
 
 
 def read_bundle(bundle: Path | Mapping[str, bytes] | bytes) -> bytes:
@@ -345,10 +483,12 @@ class Rapha:
         deployment: Deployment,
         signer: Signer,
         *,
+        rpc_url: str | None = None,
         transport: httpx.BaseTransport | None = None,
         timeout: float = 60.0,
     ) -> None:
-        self.party = Party(url, deployment, signer)
+        """`rpc_url` is for what sends transactions: cancel, refund, dispute, deposit, withdraw."""
+        self.party = Party(url, deployment, signer, rpc_url)
         headers = {"authorization": f"Bearer {api_key}"}
         self._http = httpx.Client(
             base_url=url, headers=headers, transport=transport, timeout=timeout
@@ -381,6 +521,18 @@ class Rapha:
     def job(self, handle: Handle) -> "Job":
         """A job to come back to."""
         return Job(self, handle)
+
+    def balance(self) -> int:
+        """The signer's prepaid balance at the vault, in USDC base units."""
+        return self.party.settlement().balance(self.party.signer.address)
+
+    def deposit(self, amount: int) -> int:
+        """As `Party.deposit`."""
+        return self.party.deposit(amount)
+
+    def withdraw(self, amount: int | None = None, *, to: str | None = None) -> int:
+        """As `Party.withdraw`."""
+        return self.party.withdraw(amount, to)
 
     def run(self, flow: Flow[T]) -> T:
         """Drive a flow to its end."""
@@ -427,6 +579,33 @@ class Job:
         """The weights (safetensors); as `delivery`."""
         return self.delivery().weights
 
+    def receipts(self, delivery: Delivery | None = None) -> ReceiptBundle:
+        """What shows what was done and paid, for `rapha verify`; with a `delivery` also that it is
+        what the enclave signed for."""
+        output = delivery.output if delivery is not None else None
+        return self.rapha.run(self.rapha.party.receipts(self.handle, output))
+
+    def reroute(self, *, deadline: int | None = None, budget: int | None = None) -> "Job":
+        """The same job at another node, in escrow; the first has to be over, or cancelled."""
+        flow = self.rapha.party.reroute(self.handle, deadline=deadline, budget=budget)
+        return Job(self.rapha, self.rapha.run(flow))
+
+    def cancel(self) -> bytes:
+        """End it: what is not earned goes back, at once or after a grace; the transaction.
+
+        Raises:
+            ContractReverted: when it is over, or another's.
+        """
+        return self.rapha.party.cancel(self.handle)
+
+    def refund(self) -> bytes:
+        """Close it once its time is over, and have the rest in the balance; as `cancel`."""
+        return self.rapha.party.refund(self.handle)
+
+    def dispute(self) -> bytes:
+        """Freeze what it has freshly earned until an arbiter has looked at it; as `cancel`."""
+        return self.rapha.party.dispute(self.handle)
+
 
 class AsyncRapha:
     """The same with awaited calls."""
@@ -438,10 +617,12 @@ class AsyncRapha:
         deployment: Deployment,
         signer: Signer,
         *,
+        rpc_url: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         timeout: float = 60.0,
     ) -> None:
-        self.party = Party(url, deployment, signer)
+        """As `Rapha`."""
+        self.party = Party(url, deployment, signer, rpc_url)
         headers = {"authorization": f"Bearer {api_key}"}
         self._http = httpx.AsyncClient(
             base_url=url, headers=headers, transport=transport, timeout=timeout
@@ -470,6 +651,19 @@ class AsyncRapha:
     def job(self, handle: Handle) -> "AsyncJob":
         """A job to come back to."""
         return AsyncJob(self, handle)
+
+    async def balance(self) -> int:
+        """As `Rapha.balance`."""
+        settlement = await asyncio.to_thread(self.party.settlement)
+        return await asyncio.to_thread(settlement.balance, self.party.signer.address)
+
+    async def deposit(self, amount: int) -> int:
+        """As `Party.deposit`."""
+        return await asyncio.to_thread(self.party.deposit, amount)
+
+    async def withdraw(self, amount: int | None = None, *, to: str | None = None) -> int:
+        """As `Party.withdraw`."""
+        return await asyncio.to_thread(self.party.withdraw, amount, to)
 
     async def run(self, flow: Flow[T]) -> T:
         """Drive a flow to its end."""
@@ -510,3 +704,27 @@ class AsyncJob:
     async def weights(self) -> bytes:
         """The weights (safetensors); as `delivery`."""
         return (await self.delivery()).weights
+
+    async def receipts(self, delivery: Delivery | None = None) -> ReceiptBundle:
+        """As `Job.receipts`."""
+        output = delivery.output if delivery is not None else None
+        return await self.rapha.run(self.rapha.party.receipts(self.handle, output))
+
+    async def reroute(
+        self, *, deadline: int | None = None, budget: int | None = None
+    ) -> "AsyncJob":
+        """As `Job.reroute`."""
+        flow = self.rapha.party.reroute(self.handle, deadline=deadline, budget=budget)
+        return AsyncJob(self.rapha, await self.rapha.run(flow))
+
+    async def cancel(self) -> bytes:
+        """As `Job.cancel`."""
+        return await asyncio.to_thread(self.rapha.party.cancel, self.handle)
+
+    async def refund(self) -> bytes:
+        """As `Job.refund`."""
+        return await asyncio.to_thread(self.rapha.party.refund, self.handle)
+
+    async def dispute(self) -> bytes:
+        """As `Job.dispute`."""
+        return await asyncio.to_thread(self.rapha.party.dispute, self.handle)

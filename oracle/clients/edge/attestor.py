@@ -35,10 +35,15 @@ from oracle.clients.edge.patience import Patience
 from oracle.clients.edge.signer import EnclaveSigner, QuotePlatform
 from settlement.dcap import split_quote
 from settlement.deployment import Deployment
+from settlement.errors import RaphaError
 
 STALE = "StaleChallenge"
 TPM_REQUIRED = "TpmRequired"
 NOT_NEWER = "ENCLAVES_REGISTRATION_IS_NOT_NEWER"
+OTHER_VERDICT = frozenset(
+    {"ENCLAVES_NO_VERDICT_ON_THE_PLATFORM", "ENCLAVES_VERDICT_ON_ANOTHER_TDX_MODULE"}
+)
+"""Why the chain takes no quote until there is another verdict, for which this node has to ask."""
 _ATTEMPTS = 3
 
 T = TypeVar("T")
@@ -67,6 +72,10 @@ class _Attempt:
 
     digest: bytes | None
     platform: bytes | None
+
+
+class _VerdictWanted(RaphaError):
+    """The verdict that a quote rests on has ended, or is about a TDX module of before."""
 
 
 class Attestor:
@@ -144,20 +153,25 @@ class Attestor:
 
     def _register(self, previous: int) -> int:
         """Have the key registered for longer than to `previous`; returns until when it now is."""
-        attempt = self._attest(previous)
-        if attempt.platform is None:
-            assert attempt.digest is not None  # only a verdict can be there already
-            return self._await_registration(attempt.digest, previous)
-        if attempt.digest is not None:
-            self._await_verdict(attempt.digest)
-        return self._bring_quote(attempt.platform, previous)
+        for _ in range(_ATTEMPTS):
+            attempt = self._attest()
+            if attempt.platform is None:
+                assert attempt.digest is not None  # only a verdict can be there already
+                return self._await_registration(attempt.digest, previous)
+            if attempt.digest is not None:
+                self._await_verdict(attempt.digest)
+            try:
+                return self._bring_quote(attempt.platform, previous)
+            except _VerdictWanted:
+                log.warning("verdict_ended", node_id=self._node_id)
+        raise AttestationTimedOut(self._signer.enclave_key, self._timeout)
 
-    def _attest(self, previous: int) -> _Attempt:
+    def _attest(self) -> _Attempt:
         if self._machine is not None:
             self._machine.enrol_again()
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return self._patience.call(self._submit, previous)
+                return self._patience.call(self._submit)
             except OracleRefused as error:
                 if error.code in NOT_ENROLLED and self._machine is not None:
                     self._machine.enrol_again()
@@ -168,14 +182,15 @@ class Attestor:
                     raise AttestationRefused(error.code, error.detail) from error
         raise AssertionError("the loop returns or raises")
 
-    def _submit(self, previous: int) -> _Attempt:
+    def _submit(self) -> _Attempt:
         key = self._signer.enclave_key
         challenge = self._oracle.create_challenge(self._node_id, key)
         quote = self._quote(challenge.nonce)
         platform = None
         if challenge.vouch_for is VouchFor.PLATFORM:
-            platform = split_quote(quote).platform
-            if self._is_judged(self._oracle.platform(platform), previous):
+            parts = split_quote(quote)
+            platform = parts.platform
+            if self._is_judged(self._oracle.platform(platform), parts.module_svn):
                 return _Attempt(None, platform)
         tpm = self._tpm_evidence(challenge)
         evidence = Evidence(
@@ -189,10 +204,12 @@ class Attestor:
         )
         return _Attempt(self._oracle.submit_attestation(evidence).digest, platform)
 
-    def _is_judged(self, platform: PlatformStatus, previous: int) -> bool:
+    def _is_judged(self, platform: PlatformStatus, module_svn: int) -> bool:
         """Whether a verdict of before lets the key be registered for long enough."""
-        until = max(previous, self._clock() + self._margin)
-        return platform.node_id == self._node_id and platform.expiry > until
+        about = platform.node_id, platform.module_svn
+        return (
+            about == (self._node_id, module_svn) and platform.expiry > self._clock() + self._margin
+        )
 
     def _quote(self, nonce: bytes) -> bytes:
         return self._signer.quote(
@@ -228,7 +245,11 @@ class Attestor:
         self._await(lambda: _settled(self._patience.call(self._oracle.attestation, digest)) or None)
 
     def _bring_quote(self, platform: bytes, previous: int) -> int:
-        """Have the key registered by a quote; again where somebody used up the challenge first."""
+        """Have the key registered by a quote; again where somebody used up the challenge first.
+
+        Raises:
+            _VerdictWanted: when the chain takes none before there is another verdict.
+        """
         for _ in range(_ATTEMPTS):
             if self._patience.call(self._oracle.platform, platform).expiry <= previous:
                 return previous  # no verdict is to be had for longer, as with expiring collateral
@@ -253,7 +274,12 @@ class Attestor:
             encryption_key=self._signer.encryption_key,
             quote=self._quote(challenge),
         )
-        return self._oracle.submit_quote(request).digest
+        try:
+            return self._oracle.submit_quote(request).digest
+        except OracleRefused as error:
+            if error.code in OTHER_VERDICT:
+                raise _VerdictWanted from error  # to which waiting alone does not lead
+            raise
 
     def _quoted(self, digest: bytes | None, previous: int) -> int | None:
         """The registration's expiry, 0 when another quote is needed, None as long as it waits."""
@@ -263,6 +289,8 @@ class Attestor:
         status = self._patience.call(self._oracle.quote, digest)
         if status.status is Status.REJECTED and status.reason == STALE:
             return 0
+        if status.reason in OTHER_VERDICT:  # the oracle goes on trying, which is in vain
+            raise _VerdictWanted
         _settled(status)
         return None
 

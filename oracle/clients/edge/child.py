@@ -25,6 +25,7 @@ from oracle.clients.edge.errors import (
     TrainingFailed,
     TrainingTimedOut,
 )
+from oracle.clients.edge.sandbox.gpu import NONE, Gpus
 from oracle.clients.edge.sandbox.launch import Isolation
 from oracle.clients.edge.sandbox.limits import ChildLimits
 from settlement.digests import check_nesting
@@ -50,6 +51,7 @@ class Child:
         wall_seconds: float,
         stop: threading.Event,
         isolation: Isolation,
+        gpus: Gpus = NONE,
     ) -> None:
         """Start one for the bundle in `scratch`/bundle; it waits for its job when this returns.
 
@@ -64,7 +66,7 @@ class Child:
         self._incoming = bytearray()
         self._wanted = 0
         self._stderr = bytearray()
-        self._launch = isolation.start(scratch, limits)
+        self._launch = isolation.start(scratch, limits, gpus)
         self._process = self._launch.process
         self._selector = selectors.DefaultSelector()
         self._stdin = cast(IO[bytes], self._process.stdin)

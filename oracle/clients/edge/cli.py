@@ -185,6 +185,7 @@ def show_estimate(
         opened = (
             Bundle.from_directory(bundle) if bundle.is_dir() else Bundle.from_zip(_read(bundle))
         )
+        isolation = build_isolation(settings, deployment.chain_id)
         with tempfile.TemporaryDirectory(prefix="rapha-estimate-") as scratch:
             found = estimate(
                 opened,
@@ -195,8 +196,9 @@ def show_estimate(
                 limits=settings.limits,
                 wall_seconds=settings.limits.wall_seconds,
                 scratch_root=Path(scratch),
-                isolation=build_isolation(settings, deployment.chain_id),
+                isolation=isolation,
                 stop=threading.Event(),
+                gpus=isolation.grant(opened.manifest.gpus.at_most, settings.limits.gpus),
             )
     except RaphaError as error:
         typer.echo(f"{error.code}: {error}", err=True)
@@ -208,7 +210,8 @@ def show_estimate(
             f"{found.records} records and {found.epochs} epochs cost at most"
             f" {format_usdc(found.cost)} USDC ({format_usdc(found.cost_of_records)} for records,"
             f" {format_usdc(found.cost_of_epochs)} for epochs)\n"
-            f"{found.wall_seconds} s and {found.memory_bytes / 2**20:.0f} MiB, {found.basis}"
+            f"{found.wall_seconds} s and {found.memory_bytes / 2**20:.0f} MiB, {found.basis}\n"
+            f"{found.gpus} GPUs{f': {found.gpus_why}' if found.gpus_why else ''}"
         )
         for excess in found.excesses:
             typer.echo(f"does not fit: {excess}")

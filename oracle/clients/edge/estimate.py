@@ -23,6 +23,7 @@ from oracle.clients.edge.dataset import Dataset
 from oracle.clients.edge.errors import EstimateExceeded
 from oracle.clients.edge.loader import Batch, Counters, loader_settings
 from oracle.clients.edge.poisson import steps_per_epoch
+from oracle.clients.edge.sandbox.gpu import NONE, Gpus
 from oracle.clients.edge.sandbox.launch import Isolation
 from oracle.clients.edge.sandbox.limits import ChildLimits
 from oracle.clients.edge.trainer import train
@@ -35,10 +36,14 @@ REHEARSED_BATCHES = 4
 _OUTPUT_BYTES = 1 << 30
 
 
+Basis = Literal["declared", "rehearsed", "unknown"]
+
+
 class Estimate(Frozen):
     """Amounts are USDC base units. `basis` says where `wall_seconds` and `memory_bytes` come from.
 
-    The `..._limit` are what is granted, `excesses` what is more than that, in words.
+    The `..._limit` are what is granted, `excesses` what is more than that, in words. Time and
+    memory are those with `gpus` GPUs, which are granted; `gpus_why` says why they are not more.
     """
 
     records: int
@@ -48,11 +53,14 @@ class Estimate(Frozen):
     cost_of_epochs: int
     cost: int
     budget: int | None
-    basis: Literal["declared", "rehearsed"]
+    basis: Basis
     wall_seconds: int
     wall_seconds_limit: int
     memory_bytes: int
     memory_bytes_limit: int
+    gpus: int
+    gpus_needed: int
+    gpus_why: str
 
     @property
     def excesses(self) -> tuple[str, ...]:
@@ -61,9 +69,11 @@ class Estimate(Frozen):
             ("USDC base units", self.cost, self.cost if self.budget is None else self.budget),
             ("s of time", self.wall_seconds, self.wall_seconds_limit),
             ("bytes of memory", self.memory_bytes, self.memory_bytes_limit),
+            ("GPUs", self.gpus_needed, self.gpus),
         ]
         return tuple(
             f"{need} {unit} are needed, and {granted} are granted"
+            + (f": {self.gpus_why}" if unit == "GPUs" else "")
             for unit, need, granted in compared
             if need > granted
         )
@@ -90,18 +100,23 @@ def estimate(
     scratch_root: Path,
     isolation: Isolation,
     stop: threading.Event,
+    gpus: Gpus = NONE,
 ) -> Estimate:
-    """What the bundle takes on this dataset; `wall_seconds` is what it would be granted.
+    """What the bundle takes on this dataset; `wall_seconds` and `gpus` are what it is granted.
 
     Raises:
         TrainingFailed, TrainingTimedOut, ProtocolViolation, ...: when the rehearsal itself fails.
     """
     batch_size, _ = loader_settings(bundle.manifest.hyperparameters)
     batches = epochs * steps_per_epoch(batch_size, len(dataset.training))
-    declared = bundle.manifest.resources
+    declared, needed = bundle.manifest.resources, bundle.manifest.gpus.at_least
+    basis: Basis = "declared"
     if declared is not None:
         seconds, memory = declared.wall_seconds, declared.memory_bytes
+    elif needed > gpus.number:
+        basis, seconds, memory = "unknown", 0, 0  # without them there is nothing to rehearse
     else:
+        basis = "rehearsed"
         rehearsal = Rehearsal(dataset, batch_size)
         with tempfile.TemporaryDirectory(prefix="rehearsal-", dir=scratch_root) as scratch:
             result = train(
@@ -117,6 +132,7 @@ def estimate(
                 progress=lambda counters, metrics: None,
                 admitted=lambda evidence: None,
                 keep=lambda checkpoint: None,
+                gpus=gpus,
             )
         seconds, memory = rehearsal.extrapolate(batches), result.memory_bytes
     return Estimate(
@@ -127,11 +143,14 @@ def estimate(
         cost_of_epochs=epochs * profile.price_per_epoch,
         cost=profile.worst_case(epochs),
         budget=budget,
-        basis="rehearsed" if declared is None else "declared",
+        basis=basis,
         wall_seconds=seconds,
         wall_seconds_limit=wall_seconds,
         memory_bytes=memory,
         memory_bytes_limit=limits.memory_bytes,
+        gpus=gpus.number,
+        gpus_needed=needed,
+        gpus_why=gpus.why,
     )
 
 

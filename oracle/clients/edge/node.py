@@ -51,6 +51,7 @@ from oracle.clients.edge.policy.guard import ACCURACY, Guard, JobGates
 from oracle.clients.edge.policy.input import Gate
 from oracle.clients.edge.policy.privacy import PrivacyLedger
 from oracle.clients.edge.sandbox.errors import DevelopmentSandboxRefused
+from oracle.clients.edge.sandbox.gpu import Gpus
 from oracle.clients.edge.sandbox.launch import Isolation
 from oracle.clients.edge.sandbox.wan import WanGuard
 from oracle.clients.edge.signer import (
@@ -348,14 +349,21 @@ class Node:
             gates = self._guard.job(
                 assignment, bundle, files.directory, partial(self._tell_decision, assignment.job_id)
             )
-            gates.training(wall_seconds=self._wall_seconds(assignment))
+            gpus = self._isolation.grant(bundle.manifest.gpus.at_most, self._settings.limits.gpus)
+            gates.training(wall_seconds=self._wall_seconds(assignment), gpus=gpus.number)
             try:
-                self._estimate(assignment, bundle, files)
+                self._estimate(assignment, bundle, files, gpus)
             except RaphaError:
                 gates.abandon()
                 raise
-            log.info("job_started", framework=bundle.manifest.framework, epochs=assignment.epochs)
-            self._train(assignment, bundle, gates, files, outbox)
+            log.info(
+                "job_started",
+                framework=bundle.manifest.framework,
+                epochs=assignment.epochs,
+                gpus=gpus.number,
+                no_more_gpus=gpus.why or None,
+            )
+            self._train(assignment, bundle, gates, files, outbox, gpus)
         entry = self._sign_completion(assignment, files, outbox)
         self._await_settlement(assignment, outbox, entry)
         self._deliver(assignment, files, outbox)
@@ -377,9 +385,11 @@ class Node:
         left = max(0, assignment.terms.deadline - self._clock())
         return min(self._settings.limits.wall_seconds, left)
 
-    def _estimate(self, assignment: JobAssignment, bundle: Bundle, files: JobFiles) -> None:
-        """Pass a job that fits into its time, memory and budget, once; see `estimate`."""
-        if files.estimate.exists():
+    def _estimate(
+        self, assignment: JobAssignment, bundle: Bundle, files: JobFiles, gpus: Gpus
+    ) -> None:
+        """Pass a job that fits into its time, memory, GPUs and budget, once; see `estimate`."""
+        if files.estimate.exists() and gpus.number >= bundle.manifest.gpus.at_least:
             return
         settings = self._settings
         found = estimate(
@@ -393,6 +403,7 @@ class Node:
             scratch_root=self._scratch,
             isolation=self._isolation,
             stop=self._stop,
+            gpus=gpus,
         )
         self._audit.append(
             Event.ESTIMATED,
@@ -413,6 +424,7 @@ class Node:
         gates: JobGates,
         files: JobFiles,
         outbox: Outbox,
+        gpus: Gpus,
     ) -> None:
         settings, job_id = self._settings, assignment.job_id
         batch_size, seed = loader_settings(bundle.manifest.hyperparameters)
@@ -454,6 +466,7 @@ class Node:
                 admitted=partial(self._tell_isolation, job_id),
                 keep=partial(Checkpoint.write, path=files.checkpoint),
                 resume=resume,
+                gpus=gpus,
             )
             counters, delivered = loader.counters, loader.delivered
         metrics = _metrics(result, assignment.policy)

@@ -58,6 +58,7 @@ MEASURED_FILES = (
     "oracle/clients/edge/sandbox/bubblewrap.py",
     "oracle/clients/edge/sandbox/cgroup.py",
     "oracle/clients/edge/sandbox/errors.py",
+    "oracle/clients/edge/sandbox/gpu.py",
     "oracle/clients/edge/sandbox/inspect.py",
     "oracle/clients/edge/sandbox/launch.py",
     "oracle/clients/edge/sandbox/limits.py",

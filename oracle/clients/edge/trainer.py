@@ -25,6 +25,7 @@ from oracle.clients.edge.errors import (
     TrainingFailed,
 )
 from oracle.clients.edge.loader import Batch, Counters, loader_settings
+from oracle.clients.edge.sandbox.gpu import NONE, Gpus
 from oracle.clients.edge.sandbox.launch import Isolation
 from oracle.clients.edge.sandbox.limits import ChildLimits
 from oracle.clients.edge.tensors import read_header
@@ -97,13 +98,14 @@ def train(
     admitted: Admitted,
     keep: Callable[[Checkpoint], None],
     resume: Checkpoint | None = None,
+    gpus: Gpus = NONE,
 ) -> TrainingResult:
     """Run the bundle's code over at most `epochs` epochs and judge its model on the held-out part.
 
     `admitted` is called with the evidence of the isolation before the child is told anything,
     `progress` after each delivery with the counters and the latest reported metrics, `keep` with
-    each checkpoint; `resume` is the one to go on from. The child works in a new directory under
-    `scratch_root`, which is removed in any case.
+    each checkpoint; `resume` is the one to go on from. `gpus` are the child's. It works in a new
+    directory under `scratch_root`, which is removed in any case.
 
     Raises:
         FrameworkMissing: before anything is started.
@@ -119,7 +121,7 @@ def train(
         bundle.write_to(scratch / "bundle")
         with (
             isolation.guard.closed() as wan,
-            Child(scratch, limits, wall_seconds, stop, isolation) as child,
+            Child(scratch, limits, wall_seconds, stop, isolation, gpus) as child,
         ):
             evidence = {**child.evidence, "wan": dict(wan)}
             admitted(evidence)

@@ -1,6 +1,6 @@
 """Who a request is by, and what it is for: the dependencies of every route."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -40,7 +40,11 @@ Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
 
 
-def _hub(request: Request) -> Hub:
+# What only looks at what is there is awaited: each plain function costs a turn of the thread pool,
+# and every request comes by several.
+
+
+async def _hub(request: Request) -> Hub:
     hub: Hub = request.app.state.hub
     return hub
 
@@ -48,7 +52,7 @@ def _hub(request: Request) -> Hub:
 TheHub = Annotated[Hub, Depends(_hub)]
 
 
-def session_token(request: Request, hub: TheHub) -> str | None:
+async def session_token(request: Request, hub: TheHub) -> str | None:
     """The session cookie that came along."""
     return request.cookies.get(hub.access.sessions.site.cookie)
 
@@ -87,7 +91,7 @@ Stranger = Annotated[None, Depends(stranger)]
 Caller = Annotated[Principal | None, Depends(caller)]
 
 
-def _known(principal: Caller) -> Principal:
+async def _known(principal: Caller) -> Principal:
     if principal is None:
         raise Unauthorized
     return principal
@@ -96,22 +100,22 @@ def _known(principal: Caller) -> Principal:
 Known = Annotated[Principal, Depends(_known)]
 
 
-def needs(role: Role, scope: Scope) -> Callable[[Principal], Principal]:
+def needs(role: Role, scope: Scope) -> Callable[[Principal], Awaitable[Principal]]:
     """A dependency: the caller is of this role, and may do this."""
 
-    def check(principal: Known) -> Principal:
+    async def check(principal: Known) -> Principal:
         principal.check(role, scope)
         return principal
 
     return check
 
 
-def _reader(principal: Known) -> Principal:
+async def _reader(principal: Known) -> Principal:
     principal.check_scope(Scope.READ)
     return principal
 
 
-def _manager(principal: Known) -> Principal:
+async def _manager(principal: Known) -> Principal:
     principal.check_scope(Scope.MANAGE)
     return principal
 
@@ -124,7 +128,7 @@ Node = Annotated[Principal, Depends(needs(Role.NODE, Scope.WORK))]
 Operator = Annotated[Principal, Depends(needs(Role.OPERATOR, Scope.OPERATE))]
 
 
-def _own_node(principal: Node, node_id: NodeId) -> Principal:
+async def _own_node(principal: Node, node_id: NodeId) -> Principal:
     if principal.subject != str(node_id):
         raise NotYourNode(node_id)
     return principal

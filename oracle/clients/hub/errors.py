@@ -346,6 +346,71 @@ class IdempotencyConflict(HubError, ValueError):
         super().__init__(f"Idempotency-Key {key} was used for another request", key=key)
 
 
+class NodeAbsent(HubError, RuntimeError):
+    """The job's node was not heard of for too long to put money in escrow for it."""
+
+    status = 409
+    final = False
+
+    def __init__(self, job_id: bytes, node_id: int, silent: int) -> None:
+        super().__init__(
+            f"node {node_id} was not heard of for {silent} seconds, so nothing is paid into escrow "
+            f"for it; ask for the job at another node (POST /v1/jobs/{to_hex(job_id)}/reroute), or "
+            "try again once the node is back",
+            node_id=node_id,
+        )
+
+
+class JobStillHeld(HubError, RuntimeError):
+    """The job's budget is in escrow for its node, and for no other."""
+
+    status = 409
+    final = False
+
+    def __init__(self, job_id: bytes, node_id: int) -> None:
+        super().__init__(
+            f"the budget of job {to_hex(job_id)} is in escrow for node {node_id}, and the vault "
+            "pays no other for it; its payer has to cancel it first (GET "
+            f"/v1/jobs/{to_hex(job_id)}/calls), what is not earned goes back",
+            node_id=node_id,
+        )
+
+
+class JobNotRepeatable(HubError, ValueError):
+    """The job cannot be asked for again from what is on record."""
+
+    status = 409
+
+    def __init__(self, job_id: bytes, why: str) -> None:
+        super().__init__(f"job {to_hex(job_id)} cannot be asked for again: {why}", why=why)
+
+
+class ReceiptsUnreadable(HubError, ValueError):
+    """What the node delivered as the job's receipts is not that."""
+
+    status = 409
+
+    def __init__(self, job_id: bytes, why: str) -> None:
+        super().__init__(
+            f"what the node delivered as receipts of job {to_hex(job_id)} cannot be read ({why}); "
+            "what was paid is in its settlement",
+            why=why,
+        )
+
+
+class ProfileOutdated(HubError, ValueError):
+    """What the node published states less than terms now need."""
+
+    status = 409
+
+    def __init__(self, node_id: int) -> None:
+        super().__init__(
+            f"node {node_id} published its profile before datasets had a commitment; it has to "
+            f"publish it anew (PUT /v1/nodes/{node_id}/profile, which a node does when it starts)",
+            node_id=node_id,
+        )
+
+
 class NodeUnknown(HubError, LookupError):
     """No profile of such a node is published."""
 

@@ -30,6 +30,7 @@ class Upload:
         self._limit = limit
         self._file = NamedTemporaryFile(dir=folder, prefix="upload-", delete=False)  # noqa: SIM115
         self._hash = hashlib.sha256()
+        self._durable = False
         self.size = 0
 
     def __enter__(self) -> Self:
@@ -58,13 +59,20 @@ class Upload:
         self.size += len(chunk)
         if self.size > self._limit:
             raise BodyTooLarge(self._limit)
+        self._durable = False
         self._hash.update(chunk)
         self._file.write(chunk)
 
-    def keep(self) -> None:
-        """Put the whole upload durably in its place."""
+    def flush(self) -> None:
+        """Make what has come durable, still nobody's."""
         self._file.flush()
         os.fsync(self._file.fileno())
+        self._durable = True
+
+    def keep(self) -> None:
+        """Put the whole upload durably in its place."""
+        if not self._durable:
+            self.flush()
         os.replace(self._file.name, self._folder / self.sha256)
         folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -57,7 +57,11 @@ class Escrow(StrEnum):
 
 @dataclass(frozen=True)
 class Job:
-    """A job as stored; `tenant` is the developer whose it is."""
+    """A job as stored; `tenant` is the developer whose it is.
+
+    `wish` is the request it came by, as JSON without its bundle; None of jobs from before that was
+    kept. `replaces` is the job that this one takes the place of.
+    """
 
     job_id: bytes
     tenant: str
@@ -69,6 +73,8 @@ class Job:
     failure: Failure | None = None
     node_id: int = 0
     route_json: str | None = field(default=None, compare=False)
+    wish: str | None = field(default=None, compare=False)
+    replaces: bytes | None = None
     created_at: int = field(default=0, compare=False)
     checked_at: int = field(default=0, compare=False)
     started_at: int | None = field(default=None, compare=False)

@@ -65,6 +65,8 @@ class Wish:
     budget: int | None = None
     policy: OutputPolicy | None = None
     node_id: int | None = None
+    avoid: int | None = None
+    """The node that the job is taken away from."""
 
     @classmethod
     def of(cls, request: JobRequest | QuoteRequest) -> Self:
@@ -97,6 +99,8 @@ def unfitness(
     reasons = []
     if wish.node_id not in (None, profile.node_id):
         reasons.append(f"node {wish.node_id} was asked for")
+    if wish.avoid == profile.node_id:
+        reasons.append("the job is taken away from it")
     if profile.modality != wish.modality:
         reasons.append(f"its modality is {profile.modality}, not {wish.modality}")
     if profile.record_count < wish.min_records:

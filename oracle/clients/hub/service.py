@@ -1,14 +1,16 @@
 """What the hub does, free of HTTP. It believes the oracle about money, and nobody else."""
 
 import hashlib
+import json
 import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from oracle.client import (
@@ -25,10 +27,15 @@ from oracle.clients.edge.policy.digest import policy_digest
 from oracle.clients.hub.chain import ChainView
 from oracle.clients.hub.errors import (
     ArtifactExpired,
+    JobNotRepeatable,
+    JobStillHeld,
     JobUnknown,
+    NodeAbsent,
     NodeNotAttested,
     NodeUnknown,
     PayerNotBound,
+    ProfileOutdated,
+    ReceiptsUnreadable,
 )
 from oracle.clients.hub.files import ArtifactFiles, Upload
 from oracle.clients.hub.jobs import FINISHED, Escrow, Job, Task, follow
@@ -51,6 +58,7 @@ from settlement.bundle import read_manifest, unpack_bundle
 from settlement.calls import calls_about
 from settlement.contracts import authorization_document
 from settlement.deployment import Deployment
+from settlement.errors import InvalidSignature
 from settlement.hub.account import Role
 from settlement.hub.market import (
     Artifact,
@@ -65,6 +73,7 @@ from settlement.hub.market import (
     NodeViews,
     QuoteRequest,
     Quotes,
+    Reroute,
     Shares,
 )
 from settlement.hub.messages import (
@@ -80,7 +89,9 @@ from settlement.hub.messages import (
     Progress,
 )
 from settlement.hub.terms import build_terms
+from settlement.models import SignedReceipt
 from settlement.types import to_hex
+from settlement.verify import ReceiptBundle
 
 ASKED_PER_LEASE = 16
 """How many jobs one lease asks the oracle about: unpaid quotes must not slow a node down."""
@@ -93,6 +104,8 @@ _ESCROWS = {
     EscrowState.OPEN: Escrow.OPEN,
     EscrowState.CANCELLING: Escrow.CANCELLING,
 }
+
+_RECEIPTS = TypeAdapter(tuple[SignedReceipt, ...])
 
 log = structlog.get_logger("rapha.hub")
 
@@ -192,7 +205,7 @@ class HubService:
         self._salts = salts
         self._known_standings: tuple[float, dict[int, Standing]] | None = None
         self._asking = threading.Lock()
-        self._filing = threading.Lock()
+        self._filings = tuple(threading.Lock() for _ in range(32))
 
     def close(self) -> None:
         """Release database and oracle connections."""
@@ -262,7 +275,7 @@ class HubService:
         return CataloguePage(entries=page, next=str(page[-1].profile.node_id) if more else None)
 
     def entry(self, node_id: int) -> CatalogueEntry:
-        """A node's entry; asks the oracle. Raises NodeUnknown."""
+        """A node's entry; asks the oracle. Raises NodeUnknown, ProfileOutdated."""
         self._store.profile(node_id)
         return next(entry for entry in self._entries(node_id - 1))
 
@@ -313,7 +326,7 @@ class HubService:
     def nodes(self) -> NodeViews:
         """Every node as the operator sees it; asks the oracle."""
         entries = {entry.profile.node_id: entry for entry in self._entries(0)}
-        work, seen = self._work(), self._store.seen()
+        work, seen, outdated = self._work(), self._store.seen(), self._store.outdated()
         views = []
         for node_id in sorted(seen):
             running = self._store.running(node_id)
@@ -324,6 +337,7 @@ class HubService:
                     unfinished_jobs=work.get(node_id, IDLE).unfinished,
                     running_job=running.job_id if running is not None else None,
                     entry=entries.get(node_id),
+                    needs=str(ProfileOutdated(node_id)) if node_id in outdated else None,
                 )
             )
         return NodeViews(nodes=tuple(views))
@@ -348,13 +362,55 @@ class HubService:
         if bundle is None:
             assert request.upload_id is not None  # the request has one of them
             bundle = self._uploads.bundle_of(principal, request.upload_id)
-        files = unpack_bundle(bundle)
         check_result_key(request.result_key)
         self._check_payer(tenant, request.payer)
+        job = self._quoted(tenant, request, bundle)
+        kept = self._store.add_job(job, bundle, principal, key=key, request_digest=asked)
+        log.info("job quoted", job_id=to_hex(kept.job_id), tenant=tenant, node_id=kept.node_id)
+        return _created(kept)
+
+    def reroute(self, principal: Principal, job_id: bytes, changes: Reroute) -> JobCreated:
+        """Ask for a job again at another node: terms of their own, to be signed and funded anew.
+
+        The vault pays no other node for a job than the one that its signed terms name, so a job is
+        never moved: another takes its place, once the first can cost nothing new. The same again
+        gets the same job. Asks the oracle.
+
+        Raises:
+            JobStillHeld: while the first job is in escrow and its payer has not ended it.
+            JobNotRepeatable: when it was delivered, or its request was not kept.
+        """
+        job, escrow = self._refresh(self._owned(principal, job_id))
+        if (known := self._store.replacement(job_id)) is not None:
+            return _created(known)
+        if job.state is JobState.DELIVERED:
+            raise JobNotRepeatable(job_id, "it was delivered")
+        if job.wish is None:
+            raise JobNotRepeatable(job_id, "what was asked for is not on record")
+        if job.state in (JobState.FUNDED, JobState.RUNNING) and escrow is not Escrow.CANCELLING:
+            raise JobStillHeld(job_id, job.node_id)
+        bundle = self._store.bundle(job)
+        wanted = {"node_id": None, **changes.model_dump(mode="json", exclude_none=True)}
+        request = JobRequest.model_validate({**json.loads(job.wish), **wanted, "bundle": bundle})
+        self._check_payer(principal.subject, request.payer)
+        again = self._quoted(principal.subject, request, bundle, instead_of=job)
+        kept = self._store.add_job(again, None, principal)
+        log.info("job rerouted", job_id=to_hex(job_id), replaced_by=to_hex(kept.job_id))
+        return _created(kept)
+
+    def _quoted(
+        self, tenant: str, request: JobRequest, bundle: bytes, *, instead_of: Job | None = None
+    ) -> Job:
+        """A new job, routed and with terms; `instead_of` is the one whose place it takes."""
+        files = unpack_bundle(bundle)
         check_deadline(request.deadline, now=self._clock(), shortest=self._policy.shortest_deadline)
-        profile, chosen = route(
-            Wish.of(request), self._store.profiles(), self._standings(), self._work()
-        )
+        wish = Wish.of(request)
+        if instead_of is not None:
+            wish = replace(wish, avoid=instead_of.node_id)
+        profile, chosen = route(wish, self._store.profiles(), self._standings(), self._work())
+        if instead_of is not None:
+            why = f"reassigned because {self._why_moved(instead_of)}"
+            chosen = chosen.model_copy(update={"why": (why, *chosen.why)})
         model_digest = digests.bundle_digest(files)
         terms = build_terms(
             request,
@@ -363,7 +419,7 @@ class HubService:
             policy_digest=policy_digest(request.policy),
             salt=self._salts(),
         )
-        job = Job(
+        return Job(
             job_id=eip712.job_id(terms, self._deployment.vault_domain),
             tenant=tenant,
             terms=terms,
@@ -376,11 +432,18 @@ class HubService:
             bundle_digest=model_digest,
             node_id=terms.node_id,
             route_json=chosen.model_dump_json(),
+            wish=request.model_dump_json(exclude={"bundle", "upload_id"}),
+            replaces=instead_of.job_id if instead_of is not None else None,
             created_at=self._clock(),
         )
-        kept = self._store.add_job(job, bundle, principal, key=key, request_digest=asked)
-        log.info("job quoted", job_id=to_hex(kept.job_id), tenant=tenant, node_id=terms.node_id)
-        return _created(kept)
+
+    def _why_moved(self, job: Job) -> str:
+        if job.failure is not None:
+            return f"job {to_hex(job.job_id)} ended on node {job.node_id}: {job.failure.detail}"
+        silent = self._clock() - self._store.seen().get(job.node_id, 0)
+        if silent > self._policy.lease:
+            return f"node {job.node_id} was not heard of for {silent} seconds"
+        return "the payer asked for another node"
 
     def _check_payer(self, tenant: str, payer: str) -> None:
         registered = self._store.registration_named(tenant)
@@ -410,6 +473,7 @@ class HubService:
         """All about a job of the asker's; asks the oracle unless it has ended."""
         job = self._refresh(self._owned(principal, job_id))[0]
         seen = self._store.seen().get(job.node_id)
+        replacement = self._store.replacement(job_id)
         return JobDetail(
             **dict(job.view),
             created_at=job.created_at,
@@ -421,6 +485,8 @@ class HubService:
             epochs=job.task.epochs,
             policy=job.task.policy,
             route=job.route,
+            replaces=job.replaces,
+            replaced_by=replacement.job_id if replacement is not None else None,
             artifacts=tuple(
                 Artifact(
                     name=kept.name,
@@ -435,14 +501,20 @@ class HubService:
     def _stalled(self, job: Job, seen: int | None) -> str | None:
         """What an unfinished job waits for, in words; None when it goes on by itself."""
         now = self._clock()
-        if job.state is JobState.QUOTED:
-            return "the budget is not in escrow yet"
         silent = now - (seen or 0)
+        if job.state is JobState.QUOTED:
+            if silent > self._policy.patience:
+                return (
+                    f"node {job.node_id} was not heard of for {silent} seconds, and nothing is in "
+                    "escrow yet: do not pay for it, ask for the job at another node (reroute)"
+                )
+            return "the budget is not in escrow yet"
         lost = job.state is JobState.RUNNING and (self._store.lease_until(job.job_id) or 0) <= now
         if lost or (job.state is JobState.FUNDED and silent > self._policy.patience):
             return (
                 f"node {job.node_id} was not heard of for {silent} seconds; the terms name this "
-                "node, so the job waits for it. The payer can cancel: what is not earned goes back"
+                "node and the vault pays no other, so the job waits for it. The payer can cancel: "
+                "what is not earned goes back; then ask for the job at another node (reroute)"
             )
         return None
 
@@ -458,8 +530,19 @@ class HubService:
         return self._offer(job, self._escrow_status(job_id), valid_before)
 
     def relay_escrow(self, principal: Principal, job_id: bytes, order: EscrowOrder) -> EscrowOffer:
-        """Have the oracle bring a payer's signature; the same again gets the same answer."""
+        """Have the oracle bring a payer's signature; the same again gets the same answer.
+
+        Raises:
+            NodeAbsent: when the job's node was not heard of for too long; nothing is paid then.
+        """
         job = self._owned(principal, job_id)
+        silent = self._clock() - self._store.seen().get(job.node_id, 0)
+        if (
+            job.state is JobState.QUOTED
+            and silent > self._policy.patience
+            and self._escrow_status(job_id) is None
+        ):
+            raise NodeAbsent(job_id, job.node_id, silent)
         status = self._oracle.submit_escrow(
             EscrowRequest(terms=job.terms, authorization=order.authorization)
         )
@@ -505,6 +588,39 @@ class HubService:
                 raise JobUnknown(job_id) from error
             raise
 
+    def receipts(self, principal: Principal, job_id: bytes) -> ReceiptBundle:
+        """The receipts as the node delivered them, with what the chain says of their payment.
+
+        What the output is made of is not in it: the hub has seen the weights only encrypted. Asks
+        the oracle.
+
+        Raises:
+            ArtifactUnknown, ArtifactExpired: as `artifact`.
+            ReceiptsUnreadable: when the node delivered something else.
+        """
+        path, _ = self.artifact(principal, job_id, ArtifactName.RECEIPTS)
+        job = self._store.job(job_id)
+        try:
+            signed = _RECEIPTS.validate_json(path.read_bytes())
+            if not signed:
+                raise ReceiptsUnreadable(job_id, "there is none")
+            last = signed[-1]
+            digest = eip712.receipt_digest(last.receipt, self._deployment.vault_domain)
+            enclave_key = eip712.recover_signer(digest, last.signature)
+        except (ValidationError, InvalidSignature) as error:
+            raise ReceiptsUnreadable(job_id, type(error).__name__) from error
+        return ReceiptBundle(
+            deployment=self._deployment,
+            terms=job.terms,
+            enclave_key=enclave_key,
+            receipts=signed,
+            transactions=tuple(
+                dict.fromkeys(
+                    told.transaction for told in self.settlement(principal, job_id).transactions
+                )
+            ),
+        )
+
     def calls(self, principal: Principal, job_id: bytes) -> JobCalls:
         """The transactions that a wallet may send about a job."""
         job = self._owned(principal, job_id)
@@ -520,7 +636,12 @@ class HubService:
         self._store.see(node_id, now, now + self._policy.lease)
 
     def lease(self, principal: Principal, node_id: int) -> JobAssignment | None:
-        """The node's running job again, or its next funded one, now running; asks the oracle."""
+        """The node's running job again, or its next funded one, now running; asks the oracle.
+
+        Raises:
+            ProfileOutdated: when there is work, and the node has to publish its profile anew first.
+            NodeNotAttested: when there is work, and the node may not get it now.
+        """
         self.heartbeat(node_id)
         running = self._store.running(node_id)
         if running:
@@ -534,6 +655,8 @@ class HubService:
             job, _ = self._refresh(waiting)
             if job.state is not JobState.FUNDED:
                 continue
+            if node_id in self._store.outdated():
+                raise ProfileOutdated(node_id)
             standing = self._standings().get(node_id, UNKNOWN)
             if not standing.routable:
                 raise NodeNotAttested(node_id, standing.reasons)
@@ -566,7 +689,8 @@ class HubService:
         self, principal: Principal, job_id: bytes, name: ArtifactName, upload: Upload
     ) -> JobView:
         """Write the artifact, once; the last of the four delivers the job."""
-        with self._filing:
+        upload.flush()  # the slow part; whoever else files meanwhile need not wait for it
+        with self._filing(upload.sha256):
             upload.keep()  # the file first: a row must never speak of bytes that are not there
             job = self._store.add_artifact(
                 job_id, name, upload.sha256, upload.size, principal, self._clock()
@@ -607,10 +731,15 @@ class HubService:
             if moved.state is JobState.FUNDED and job.state is not JobState.FUNDED:
                 woken.append(moved.node_id)
         self._store.drop_expired_uploads(now)
-        with self._filing:  # the same bytes may be coming in again right now
-            for sha256 in self._store.drop_artifacts(now - self._policy.retention):
-                self._files.path(sha256).unlink(missing_ok=True)
+        for sha256 in self._store.drop_artifacts(now - self._policy.retention):
+            with self._filing(sha256):  # the same bytes may have come in again
+                if not self._store.is_kept(sha256):
+                    self._files.path(sha256).unlink(missing_ok=True)
         return tuple(woken)
+
+    def _filing(self, sha256: str) -> threading.Lock:
+        """What is held while a file and what the database says of it change together."""
+        return self._filings[int(sha256[:2], 16) % len(self._filings)]
 
     def _is_fresh(self, job: Job) -> bool:
         """Whether an unpaid quote was asked about a moment ago: then a lease passes it over."""

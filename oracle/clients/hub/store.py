@@ -1,5 +1,7 @@
 """Durable profiles, jobs, leases and artifacts. Each method is one transaction."""
 
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
@@ -13,6 +15,7 @@ from oracle.clients.hub.errors import (
     JobNotRunning,
     JobUnknown,
     NodeUnknown,
+    ProfileOutdated,
 )
 from oracle.clients.hub.jobs import FINISHED, Job, Kept, Task, advance
 from oracle.clients.hub.keys import HUB, Principal
@@ -37,8 +40,8 @@ from settlement.hub.messages import (
 from settlement.models import JobTerms
 from settlement.types import parse_bytes, to_hex
 
-GRAIN = 5
-"""Seconds within which it is not written down again that a node was heard of."""
+GRAIN = 15
+"""Seconds, at most, within which it is not written down again that a node was heard of."""
 
 _UNFINISHED = (JobState.FUNDED, JobState.RUNNING)
 
@@ -76,7 +79,7 @@ class Store(AccessStore, UploadStore):
                 tx.execute(
                     update(profiles)
                     .where(profiles.c.node_id == key)
-                    .values(document=document, updated_at=now)
+                    .values(document=document, updated_at=now, outdated=0)
                 )
             if known != document:
                 digest = to_hex(profile.dataset_digest)
@@ -87,28 +90,37 @@ class Store(AccessStore, UploadStore):
         return tuple(profile for profile, _ in self.published())
 
     def published(self) -> tuple[tuple[DatasetProfile, int], ...]:
-        """Every profile, and when it was published."""
+        """Every profile that counts, and when it was published."""
         with self.read() as tx:
-            rows = tx.execute(select(profiles)).all()
-        return tuple(
-            (DatasetProfile.model_validate_json(row.document), row.updated_at) for row in rows
-        )
+            rows = tx.execute(select(profiles).where(profiles.c.outdated == 0)).all()
+        return tuple((_profile(row.document), row.updated_at) for row in rows)
 
     def profile(self, node_id: int) -> DatasetProfile:
         """A node's profile.
 
         Raises:
             NodeUnknown: when it published none.
+            ProfileOutdated: when what it published is of an older form.
         """
-        query = select(profiles.c.document).where(profiles.c.node_id == str(node_id))
+        query = select(profiles).where(profiles.c.node_id == str(node_id))
         with self.read() as tx:
-            document = tx.scalars(query).one_or_none()
-        if document is None:
+            row = tx.execute(query).one_or_none()
+        if row is None:
             raise NodeUnknown(node_id)
-        return DatasetProfile.model_validate_json(document)
+        if row.outdated:
+            raise ProfileOutdated(node_id)
+        return _profile(row.document)
+
+    def outdated(self) -> frozenset[int]:
+        """The nodes whose profile is of an older form."""
+        query = select(profiles.c.node_id).where(profiles.c.outdated != 0)
+        with self.read() as tx:
+            return frozenset(map(int, tx.scalars(query)))
 
     def see(self, node_id: int, now: int, lease_until: int) -> None:
-        """A node was heard of: its lease, if it has one, lasts until then; to `GRAIN` seconds."""
+        """A node was heard of: its lease, if it has one, lasts until then; to `GRAIN` seconds, and
+        to a quarter of what is left of a shorter one."""
+        grain = min(GRAIN, (lease_until - now) // 4)
         known = (
             select(nodes.c.seen_at, leases.c.expires_at)
             .join_from(nodes, leases, leases.c.node_id == nodes.c.node_id, isouter=True)
@@ -117,7 +129,8 @@ class Store(AccessStore, UploadStore):
         with self.read() as tx:
             row = tx.execute(known).one_or_none()
         leased = row.expires_at if row is not None else None
-        if row is not None and now - row.seen_at < GRAIN and lease_until - (leased or now) < GRAIN:
+        lasts = leased is None or lease_until - leased < grain
+        if row is not None and now - row.seen_at < grain and lasts:
             return
         with self.write() as tx:
             self._see(tx, node_id, now)
@@ -179,7 +192,8 @@ class Store(AccessStore, UploadStore):
     ) -> Job:
         """Keep a new job, with its bundle unless that is here already.
 
-        Under an Idempotency-Key the first job stays the only one; it is given again.
+        Under an Idempotency-Key the first job stays the only one, and so does the first that takes
+        another's place; it is given again.
 
         Raises:
             IdempotencyConflict: when the key came with another request.
@@ -199,6 +213,8 @@ class Store(AccessStore, UploadStore):
                         terms=job.terms.model_dump_json(),
                         task=job.task.model_dump_json(),
                         route=job.route_json,
+                        wish=job.wish,
+                        replaces=to_hex(job.replaces) if job.replaces else None,
                         bundle_digest=to_hex(job.bundle_digest),
                         created_at=job.created_at,
                         checked_at=job.created_at,
@@ -214,13 +230,25 @@ class Store(AccessStore, UploadStore):
                         )
                     )
                 at = job.created_at
-                note(tx, by, at, "job.quote", to_hex(job.job_id), node=job.terms.node_id)
+                instead = {"replaces": to_hex(job.replaces)} if job.replaces else {}
+                note(tx, by, at, "job.quote", to_hex(job.job_id), node=job.terms.node_id, **instead)
                 return job
         except IntegrityError:
-            # Another request with the same key came at the same moment; that one's job counts.
-            if key is None or (same := self.asked(job.tenant, key, request_digest)) is None:
+            # Another such request came at the same moment; that one's job counts.
+            if job.replaces is not None:
+                same = self.replacement(job.replaces)
+            else:
+                same = self.asked(job.tenant, key, request_digest) if key is not None else None
+            if same is None:
                 raise
             return same
+
+    def replacement(self, job_id: bytes) -> Job | None:
+        """The job that takes the place of another."""
+        with self.read() as tx:
+            query = select(jobs).where(jobs.c.replaces == to_hex(job_id))
+            row = tx.execute(query).one_or_none()
+        return _job(row) if row is not None else None
 
     def asked(self, tenant: str, key: str, request_digest: str) -> Job | None:
         """The job that was asked for under an Idempotency-Key.
@@ -311,14 +339,18 @@ class Store(AccessStore, UploadStore):
 
     def running(self, node_id: int) -> Job | None:
         """The one job that a node is working on, if there is one."""
-        return next(iter(self._in_state(node_id, JobState.RUNNING, limit=1)), None)
+        return next(map(_job, self._in_state(node_id, JobState.RUNNING, limit=1)), None)
 
-    def waiting(self, node_id: int, limit: int) -> tuple[Job, ...]:
-        """A node's jobs that have not started: funded ones, then quotes not asked about longest."""
+    def waiting(self, node_id: int, limit: int) -> Iterator[Job]:
+        """A node's jobs that have not started: funded ones, then quotes not asked about longest.
+
+        Each is read as it is looked at: the first is mostly the one.
+        """
         funded = self._in_state(node_id, JobState.FUNDED, limit)
-        return funded + self._in_state(node_id, JobState.QUOTED, limit - len(funded))
+        yield from map(_job, funded)
+        yield from map(_job, self._in_state(node_id, JobState.QUOTED, limit - len(funded)))
 
-    def _in_state(self, node_id: int, state: JobState, limit: int) -> tuple[Job, ...]:
+    def _in_state(self, node_id: int, state: JobState, limit: int) -> Sequence[Row[Any]]:
         query = (
             select(jobs)
             .where(jobs.c.node_id == str(node_id), jobs.c.state == state)
@@ -326,7 +358,7 @@ class Store(AccessStore, UploadStore):
             .limit(limit)
         )
         with self.read() as tx:
-            return tuple(_job(row) for row in tx.execute(query))
+            return tx.execute(query).all()
 
     def move(self, job: Job, state: JobState, failure: Failure | None, now: int) -> Job:
         """Put a job into a state, unless it has meanwhile left the one that `job` was read in.
@@ -451,7 +483,8 @@ class Store(AccessStore, UploadStore):
             )
 
     def drop_artifacts(self, ended_before: int) -> tuple[str, ...]:
-        """Forget deliveries of jobs that ended before; the SHA-256 of files that nobody needs."""
+        """Forget deliveries of jobs that ended before; the SHA-256 of files that nobody needed
+        then."""
         old = select(jobs.c.job_id).where(jobs.c.ended_at < ended_before)
         with self.write() as tx:
             gone = set(tx.scalars(select(artifacts.c.sha256).where(artifacts.c.job_id.in_(old))))
@@ -459,15 +492,23 @@ class Store(AccessStore, UploadStore):
             query = select(artifacts.c.sha256).where(artifacts.c.sha256.in_(gone))
             return tuple(sorted(gone - set(tx.scalars(query))))
 
+    def is_kept(self, sha256: str) -> bool:
+        """Whether any delivery has these bytes."""
+        query = select(func.count()).where(artifacts.c.sha256 == sha256)
+        with self.read() as tx:
+            return bool(tx.scalars(query).one())
+
     def check_upload(self, job_id: bytes, name: ArtifactName) -> None:
         """Pass an upload that can be right: of a running job, or maybe the same again.
 
         Raises:
             JobNotRunning: for any other.
         """
-        with self.write() as tx:
+        with self.read() as tx:
             if name not in self._artifacts(tx, job_id):
-                self._running(tx, job_id)
+                job = self._found(tx, job_id)
+                if job.state is not JobState.RUNNING:
+                    raise JobNotRunning(job_id, job.state)
 
     def add_artifact(
         self,
@@ -527,6 +568,12 @@ class Store(AccessStore, UploadStore):
         tx.execute(update(jobs).where(jobs.c.job_id == to_hex(job_id)).values(**values))
 
 
+@lru_cache(maxsize=4096)
+def _profile(document: str) -> DatasetProfile:
+    """A profile from its text: each job is held against all, and reading one takes its digest."""
+    return DatasetProfile.model_validate_json(document)
+
+
 def _text(model: Progress | Failure | None) -> str | None:
     return model.model_dump_json() if model is not None else None
 
@@ -543,6 +590,8 @@ def _job(row: Row[Any]) -> Job:
         failure=Failure.model_validate_json(row.failure) if row.failure else None,
         node_id=int(row.node_id),
         route_json=row.route,
+        wish=row.wish,
+        replaces=parse_bytes(row.replaces) if row.replaces else None,
         created_at=row.created_at,
         checked_at=row.checked_at,
         started_at=row.started_at,

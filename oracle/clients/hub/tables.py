@@ -31,6 +31,8 @@ profiles = Table(
     Column("node_id", String(20), primary_key=True),
     Column("document", Text, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
+    # Of an older form, which states less than terms now need: its node has to publish it anew.
+    Column("outdated", Integer, nullable=False, server_default="0"),
 )
 
 nodes = Table(
@@ -59,6 +61,10 @@ jobs = Table(
     Column("terms", Text, nullable=False),
     Column("task", Text, nullable=False),
     Column("route", Text),
+    # What was asked for without the bundle, so that it can be asked for again; and the job that
+    # this one takes the place of.
+    Column("wish", Text),
+    Column("replaces", String(66)),
     Column("bundle_digest", ForeignKey("bundles.digest"), nullable=False),
     Column("progress", Text),
     Column("failure", Text),
@@ -68,6 +74,7 @@ jobs = Table(
     Column("ended_at", BigInteger),
     Index(None, "node_id", "state", "checked_at"),
     Index(None, "tenant", "created_at", "job_id"),
+    Index("uq_jobs_replaces", "replaces", unique=True),
     Index(None, "state", "checked_at"),
 )
 

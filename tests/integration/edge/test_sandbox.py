@@ -13,7 +13,7 @@ import pytest
 from oracle.clients.edge.bundle import Bundle
 from oracle.clients.edge.child import Child
 from oracle.clients.edge.errors import TrainingFailed, TrainingTimedOut
-from oracle.clients.edge.sandbox import bubblewrap, inspect, launch, seccomp
+from oracle.clients.edge.sandbox import bubblewrap, gpu, inspect, launch, seccomp
 from oracle.clients.edge.sandbox.errors import SandboxUnavailable, SandboxUnsound
 from oracle.clients.edge.sandbox.launch import BUBBLEWRAP, NONE, Isolation
 from oracle.clients.edge.sandbox.limits import ChildLimits
@@ -84,10 +84,53 @@ def test_the_evidence_says_what_was_cut(job, required):
     assert evidence["capabilities"] == 0
     assert evidence["no_new_privileges"] is True
     assert evidence["descriptors"] == ["/dev/null", *["pipe"] * 4]
-    assert {m["target"] for m in evidence["mounts"] if not m["read_only"]} == set(
-        bubblewrap.WRITABLE
-    )
+    assert {m["target"] for m in evidence["mounts"] if not m["read_only"]} == {
+        *bubblewrap.WRITABLE,
+        *bubblewrap.DEVICES,
+    }
+    assert evidence["gpus"] == {"count": 0, "why": ""}
     assert evidence["limits"]["Max address space"] == ChildLimits().memory_bytes
+
+
+def test_a_job_with_a_gpu_gets_its_nodes_and_the_evidence_says_so(job, required, tmp_path):
+    """Harmless devices stand for the driver's: what is seen is the walls, not that CUDA runs."""
+    if required.gpu_obstacle is not None:
+        pytest.skip(required.gpu_obstacle)
+    for name in ("nvidia0", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).symlink_to("/dev/null")
+    source = (
+        "import ctypes, errno, os, stat\n"
+        "def refusal(request):\n"
+        "    libc = ctypes.CDLL(None, use_errno=True)\n"
+        "    with open('/dev/nvidia0') as node:\n"
+        "        assert libc.ioctl(node.fileno(), ctypes.c_ulong(request), 0) == -1\n"
+        "    return errno.errorcode[ctypes.get_errno()]\n"
+        "def train(loader, hyperparameters):\n"
+        "    assert os.environ['CUDA_VISIBLE_DEVICES'] == '0'\n"
+        "    assert all(stat.S_ISCHR(os.stat('/dev/' + name).st_mode) for name in (\n"
+        "        'nvidia0', 'nvidiactl', 'nvidia-uvm'))\n"
+        "    assert not os.path.exists('/dev/nvidia1')\n"
+        # The driver is asked, and this one knows no answer; a terminal is not.
+        "    asked = {refusal(request) for request in (0xC020462A, 0x30000001, 37)}\n"
+        "    assert asked == {'ENOTTY'}, asked\n"
+        "    assert refusal(0x5412) == 'ENOSYS'\n"
+        "    raise ZeroDivisionError\n"
+    )
+    granted = gpu.grant(1, 1, required.gpu_obstacle, tmp_path)
+    with Child(job(source), ChildLimits(), 60.0, threading.Event(), required, granted) as child:
+        evidence = child.evidence
+        assert told(child) == {"kind": "failed", "error": "ZeroDivisionError"}, child.last_words()
+    assert evidence["gpus"] == {"count": 1, "why": ""}
+    assert set(granted.targets) <= {mount["target"] for mount in evidence["mounts"]}
+    assert "Max address space" not in evidence["limits"]
+    assert evidence["seccomp"]["sha256"] == seccomp.digest(gpus=True).hex()
+
+
+def test_a_gpu_without_a_group_for_memory_is_not_given(job, monkeypatch):
+    monkeypatch.setattr(launch.cgroup, "here", dict)
+    granted = gpu.Gpus(1)
+    with pytest.raises(SandboxUnavailable, match="a control group alone can bound the memory"):
+        launch.Sandbox(job(), ChildLimits(), granted, program=(sys.executable, "-c", "1/0"))
 
 
 def test_no_path_of_the_nodes_is_in_the_evidence(job, required):

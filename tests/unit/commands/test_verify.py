@@ -31,9 +31,8 @@ DEPLOYMENT = Deployment(
 )
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """What a job leaves: the bundle, the weights, and metrics as people keep them."""
+def bundle_of() -> ReceiptBundle:
+    """The bundle of a job that one receipt completed."""
     metrics = canonical_json(METRICS)
     receipt = Receipt(
         job_id=job_id(terms(), DEPLOYMENT.vault_domain),
@@ -45,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
     )
     digest = receipt_digest(receipt, DEPLOYMENT.vault_domain)
     signature = sign_digest(digest, account("enclave").key)
-    bundle = ReceiptBundle(
+    return ReceiptBundle(
         deployment=DEPLOYMENT,
         terms=terms(),
         enclave_key=account("enclave").address,
@@ -57,7 +56,12 @@ def folder(tmp_path: Path) -> Path:
             evidence=EVIDENCE,
         ),
     )
-    (tmp_path / "receipts.json").write_text(bundle.model_dump_json())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What a job leaves: the bundle, the weights, and metrics as people keep them."""
+    (tmp_path / "receipts.json").write_text(bundle_of().model_dump_json())
     (tmp_path / "weights").write_bytes(WEIGHTS)
     (tmp_path / "metrics.json").write_text(json.dumps(METRICS, indent=2))
     return tmp_path

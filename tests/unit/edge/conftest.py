@@ -13,8 +13,9 @@ from oracle.clients.edge.bundle import Bundle
 from oracle.clients.edge.dataset import CommittedDataset, Dataset, commit, tabular
 from oracle.clients.edge.sandbox.launch import Isolation
 from oracle.clients.edge.sandbox.wan import WanGuard
+from settlement.dataset import DatasetCommitment
 from settlement.deployment import Deployment
-from settlement.hub.messages import OutputPolicy
+from settlement.hub.messages import DatasetProfile, OutputPolicy
 
 DATASET_KEY = bytes(range(32))
 FEATURES = 3
@@ -108,6 +109,29 @@ DEPLOYMENT = Deployment(
     usdc="0x" + "55" * 20,
     grace_period=3600,
 )
+
+
+@pytest.fixture
+def profile() -> DatasetProfile:
+    """What a node offers: forty records at 100 each, and 10 for an epoch."""
+    commitment = DatasetCommitment(
+        records_root=bytes([3] * 32),
+        record_count=40,
+        modality="tabular/test",
+        columns=("a:float32",),
+        deduplicate=False,
+    )
+    return DatasetProfile(
+        node_id=7,
+        dataset_digest=commitment.digest,
+        records_root=commitment.records_root,
+        modality=commitment.modality,
+        schema_=commitment.columns,
+        record_count=commitment.record_count,
+        price_per_record=100,
+        price_per_epoch=10,
+        description="",
+    )
 
 
 @pytest.fixture

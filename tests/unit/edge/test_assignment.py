@@ -4,36 +4,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from oracle.clients.edge.assignment import check_terms, open_bundle
 from oracle.clients.edge.errors import TermsRefused
 from oracle.clients.edge.policy.digest import policy_digest
-from settlement.dataset import DatasetCommitment
 from settlement.digests import result_key_digest
 from settlement.eip712 import job_id
-from settlement.hub.messages import DatasetProfile, JobAssignment
+from settlement.hub.messages import JobAssignment
 from settlement.models import JobTerms, Work
 
 NOW = 1_800_000_000
 RESULT_KEY = X25519PrivateKey.generate().public_key().public_bytes_raw()
-
-
-@pytest.fixture
-def profile():
-    commitment = DatasetCommitment(
-        records_root=bytes([3] * 32),
-        record_count=40,
-        modality="tabular",
-        columns=("a:float32",),
-        deduplicate=False,
-    )
-    return DatasetProfile(
-        node_id=7,
-        dataset_digest=commitment.digest,
-        records_root=commitment.records_root,
-        modality=commitment.modality,
-        schema_=commitment.columns,
-        record_count=commitment.record_count,
-        price_per_record=100,
-        price_per_epoch=10,
-        description="",
-    )
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """The node's attestor against a real oracle's parts: a verdict on the platform, then a quote."""
 
+import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from unit.oracle.bench import (
     MEASUREMENT,
     PLATFORM,
     Bench,
+    registration,
 )
+from unit.oracle.ledger import START
 
 from oracle.client import OracleRefused, VouchFor
 from oracle.clients.edge import signer as signing
@@ -26,6 +30,7 @@ from oracle.facts import EnclaveRegistered, PlatformJudged
 from oracle.messages import ChallengeRequest
 from oracle.problems import problem_of
 from settlement.errors import RaphaError
+from settlement.models import PlatformVerdict
 
 MARGIN = 3600
 
@@ -39,9 +44,10 @@ class Api:
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        self.calls = 0
+        self.answers: list[str] = []
         self.kill_at: int | None = None
         self.before_quote: list[Callable[[], object]] = []
+        self.after_quote: list[Callable[[], object]] = []
 
     def create_challenge(self, node_id: int, enclave_key: str) -> Any:
         request = ChallengeRequest(node_id=node_id, enclave_key=enclave_key)
@@ -64,7 +70,10 @@ class Api:
     def submit_quote(self, request: Any) -> Any:
         if self.before_quote:
             self.before_quote.pop(0)()
-        return self._ask(self.bench.quotes.submit, request)
+        answer = self._ask(self.bench.quotes.submit, request)
+        if self.after_quote:
+            self.after_quote.pop(0)()
+        return answer
 
     def quote(self, digest: bytes) -> Any:
         return self._ask(self.bench.quotes.status, digest)
@@ -78,8 +87,8 @@ class Api:
             raise OracleRefused(
                 problem.code, problem.status, problem.detail, final=problem.final, data={}
             ) from error
-        self.calls += 1
-        if self.calls == self.kill_at:
+        self.answers.append(method.__name__)
+        if len(self.answers) == self.kill_at:
             raise Killed
         return answer
 
@@ -103,7 +112,7 @@ class Node:
             node_id=1,
             configuration=CONFIGURATION,
             margin=MARGIN,
-            timeout=600,
+            timeout=60,
             poll_seconds=0,
             clock=self.bench.now,
             stop=stop,
@@ -140,10 +149,72 @@ def test_key_is_registered_and_renewed_by_itself(node: Node) -> None:
 
 def test_challenge_that_somebody_used_up_has_the_node_quote_anew(node: Node) -> None:
     use_up = lambda: node.bench.ledger.mine(lambda chain: chain.use_challenge(PLATFORM))  # noqa: E731
-    node.api.before_quote = [use_up, use_up]
+    # Once before the oracle has the quote, and once when it has it and sends it.
+    node.api.before_quote = [use_up]
+    node.api.after_quote = [use_up]
     node.attestor.ensure()
     assert node.expiry
     assert node.count(EnclaveRegistered) == 1
+
+
+def test_registration_of_another_key_or_node_is_not_this_ones(node: Node) -> None:
+    for changes in ({}, {"enclave_key": node.enclave.enclave_key, "node_id": 2}):
+        other = registration(**changes)
+        node.bench.ledger.mine(lambda chain, other=other: chain.register(other))
+        node.bench.finalize()
+        assert node.attestor._standing() is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "serves"),
+    [
+        ({"expiry": START + MARGIN + 100}, True),
+        ({"expiry": START + MARGIN - 100}, False),
+        ({"node_id": 2, "expiry": START + MARGIN + 100}, False),
+        ({"module_svn": 1, "expiry": START + MARGIN + 100}, False),
+    ],
+)
+def test_verdict_of_before_serves_where_it_is_this_nodes_and_lasts(
+    node: Node, changes: dict[str, int], serves: bool
+) -> None:
+    verdict = {"platform": PLATFORM, "node_id": 1, "module_svn": 0, "epoch": 1, **changes}
+    node.bench.ledger.mine(lambda chain: chain.judge(PlatformVerdict(**verdict)))
+    node.attestor.ensure()
+    assert node.count(PlatformJudged) == (1 if serves else 2)
+    assert node.count(EnclaveRegistered) == 1
+    assert (node.expiry == changes["expiry"]) == serves
+
+
+@pytest.mark.parametrize("at", ["submission", "transaction"])
+@pytest.mark.parametrize("ended", [{"expiry": START}, {"module_svn": 9}])
+def test_verdict_that_ends_while_the_node_asks_has_it_judged_anew(
+    node: Node, ended: dict[str, int], at: str
+) -> None:
+    def end() -> None:
+        platforms = node.bench.ledger.state.platforms
+        platforms[PLATFORM] = replace(platforms[PLATFORM], **ended)
+
+    (node.api.before_quote if at == "submission" else node.api.after_quote).append(end)
+    node.attestor.ensure()
+    assert node.expiry > START + 6 * DAY
+    assert node.count(PlatformJudged) == 2
+    assert node.count(EnclaveRegistered) == 1
+
+
+def test_verdict_that_can_last_no_longer_leaves_the_registration_as_it_is(node: Node) -> None:
+    node.attestor.ensure()
+    end = START + 8 * DAY
+    # As with collateral that is not renewed.
+    node.bench.operator._lasts = lambda evidence, verified: end  # type: ignore[method-assign]
+    node.bench.ledger.time = node.expiry - MARGIN
+    node.attestor.ensure()
+    assert node.expiry == end
+    quotes = node.count(EnclaveRegistered)
+    node.bench.ledger.time = end - MARGIN
+    node.restart()
+    node.attestor.ensure()
+    assert node.expiry == end
+    assert node.count(EnclaveRegistered) == quotes
 
 
 def test_revoked_platform_is_refused_by_name(node: Node) -> None:
@@ -157,22 +228,27 @@ def test_killed_after_any_answer_the_node_goes_on_and_its_key_is_registered_once
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(signing, "measurement", lambda: MEASUREMENT)
-    kill_at = 1
-    while True:
+    (tmp_path / "undisturbed").mkdir()
+    undisturbed = Node(tmp_path / "undisturbed")
+    undisturbed.attestor.ensure()
+    answers = undisturbed.api.answers
+    undisturbed.bench.store.close()
+    assert len(answers) > 10
+    # By default after what changes something, and after the last look; else after each.
+    changing = {"challenges", "submit"}  # of evidence, and of a quote
+    places = [at for at, name in enumerate(answers, 1) if name in changing] + [len(answers)]
+    if os.environ.get("HYPOTHESIS_PROFILE") == "long":
+        places = list(range(1, len(answers) + 1))
+    for kill_at in places:
         directory = tmp_path / str(kill_at)
         directory.mkdir()
         node = Node(directory)
         node.api.kill_at = kill_at
-        try:
+        with pytest.raises(Killed):
             node.attestor.ensure()
-        except Killed:
-            node.restart()
-            node.attestor.ensure()
-        else:
-            break  # it was done before it could die
+        node.restart()
+        node.attestor.ensure()
         assert node.expiry
         assert node.count(EnclaveRegistered) == 1, f"killed after answer {kill_at}"
         assert node.count(PlatformJudged) <= 2
         node.bench.store.close()
-        kill_at += 1
-    assert kill_at > 10

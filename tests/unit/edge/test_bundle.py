@@ -55,6 +55,12 @@ def test_a_hostile_archive_is_refused_by_name(extra, reason):
     assert caught.value.reason is reason
 
 
+def test_more_gpus_needed_than_used_mean_nothing():
+    manifest = MANIFEST[:-1] + b',"gpus":{"at_least":2,"at_most":1}}'
+    with pytest.raises(BundleRefused, match="at_least is more than at_most"):
+        Bundle.from_files({**GOOD, "manifest.json": manifest})
+
+
 def test_too_many_files_are_refused():
     extra = [(f"m{i}.py", b"") for i in range(MAX_FILES)]
     with pytest.raises(BundleRefused) as caught:

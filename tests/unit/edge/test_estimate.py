@@ -1,45 +1,27 @@
 """What a job takes, told before it begins."""
 
 import json
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
 from unit.edge.conftest import HONEST, bundle_of
 
+import oracle.clients.edge.estimate as estimating
 from oracle.clients.edge.bundle import Bundle
 from oracle.clients.edge.errors import EstimateExceeded, TrainingFailed
 from oracle.clients.edge.estimate import Rehearsal, estimate
+from oracle.clients.edge.sandbox.gpu import NONE, Gpus
 from oracle.clients.edge.sandbox.limits import ChildLimits
-from settlement.dataset import DatasetCommitment
-from settlement.hub.messages import DatasetProfile
-
-COMMITMENT = DatasetCommitment(
-    records_root=bytes([3] * 32),
-    record_count=40,
-    modality="tabular/test",
-    columns=("a:float32",),
-    deduplicate=False,
-)
-PROFILE = DatasetProfile(
-    node_id=1,
-    dataset_digest=COMMITMENT.digest,
-    records_root=COMMITMENT.records_root,
-    modality=COMMITMENT.modality,
-    schema_=COMMITMENT.columns,
-    record_count=COMMITMENT.record_count,
-    price_per_record=100,
-    price_per_epoch=10,
-    description="",
-)
 
 
 @pytest.fixture
-def ask(committed, scratch, isolation, stop):
-    def ask(bundle, *, epochs=2, budget=None, wall=60, **limits):
+def ask(committed, profile, scratch, isolation, stop):
+    def ask(bundle, *, epochs=2, budget=None, wall=60, gpus=NONE, **limits):
         try:
             return estimate(
                 bundle,
-                PROFILE,
+                profile,
                 committed.dataset,
                 epochs=epochs,
                 budget=budget,
@@ -48,6 +30,7 @@ def ask(committed, scratch, isolation, stop):
                 scratch_root=scratch,
                 isolation=isolation,
                 stop=stop,
+                gpus=gpus,
             )
         finally:
             assert list(scratch.iterdir()) == []
@@ -55,10 +38,12 @@ def ask(committed, scratch, isolation, stop):
     return ask
 
 
-def declaring(source: str = HONEST, **resources: int) -> Bundle:
+def declaring(
+    source: str = HONEST, gpus: Mapping[str, int] | None = None, **resources: int
+) -> Bundle:
     files = dict(bundle_of(source).files)
     manifest = json.loads(files["manifest.json"])
-    manifest["resources"] = resources or None
+    manifest |= {"resources": resources or None, "gpus": gpus or {}}
     return Bundle.from_files({**files, "manifest.json": json.dumps(manifest).encode()})
 
 
@@ -86,6 +71,33 @@ def test_what_does_not_fit_is_refused_by_name_and_what_just_fits_is_not(ask, cha
         found.require()
     ((name, value),) = changes.items()
     assert ask(bundle, **{name: value + 1}).excesses == ()
+
+
+@pytest.mark.parametrize("declares", [{"wall_seconds": 9, "memory_bytes": 7}, {}])
+def test_gpus_that_are_needed_and_not_granted_are_an_excess_with_the_reason(ask, declares):
+    bundle = declaring(gpus={"at_least": 2, "at_most": 4}, **declares)
+    found = ask(bundle, gpus=Gpus(1, why="no more are on this machine"))
+    assert (found.gpus, found.basis) == (1, "declared" if declares else "unknown")
+    assert found.excesses == ("2 GPUs are needed, and 1 are granted: no more are on this machine",)
+
+
+def test_gpus_that_are_used_if_present_are_no_excess(ask):
+    bundle = declaring(wall_seconds=9, memory_bytes=7, gpus={"at_least": 0, "at_most": 1})
+    found = ask(bundle, gpus=Gpus(why="this machine shows none"))
+    assert (found.gpus, found.gpus_why, found.excesses) == (0, "this machine shows none", ())
+
+
+def test_a_rehearsal_is_given_the_gpus_of_the_job(ask, monkeypatch):
+    given = []
+    train = estimating.train
+    monkeypatch.setattr(
+        estimating,
+        "train",
+        lambda *arguments, gpus, **options: given.append(gpus) or train(*arguments, **options),
+    )
+    granted = Gpus(1, why="no more are granted by the node")
+    found = ask(declaring(gpus={"at_most": 2}), gpus=granted)
+    assert (given, found.gpus, found.basis) == ([granted], 1, "rehearsed")
 
 
 def test_a_silent_bundle_is_rehearsed_on_no_record(ask, committed):

@@ -47,6 +47,7 @@ from oracle.clients.edge.policy.digest import policy_digest
 from oracle.clients.edge.policy.privacy import PrivacyLedger
 from oracle.clients.edge.sandbox import bubblewrap
 from oracle.clients.edge.sandbox.errors import SandboxUnavailable
+from oracle.clients.edge.sandbox.gpu import Gpus
 from oracle.clients.edge.sandbox.limits import ChildLimits
 from oracle.clients.edge.signer import EnclaveSigner, measurement
 from settlement.audit import Event, verify_log
@@ -661,6 +662,29 @@ def test_a_job_that_does_not_fit_is_refused_before_any_record_is_touched(hospita
     assert not (hospital.job_directory / "meter.journal").exists()
 
 
+@pytest.mark.parametrize(
+    ("gpus", "granted", "code", "detail"),
+    [
+        ({"at_least": 1, "at_most": 1}, None, "EstimateExceeded", "the node grants none"),
+        ({"at_most": 1}, Gpus(1), "PolicyDenied", "the hospital lets it have 0 at most"),
+    ],
+)
+def test_a_job_with_a_gpu_that_it_cannot_or_may_not_have_is_refused(
+    hospital, policy, monkeypatch, gpus, granted, code, detail
+):
+    if granted is not None:
+        monkeypatch.setattr(launch_module.Isolation, "grant", lambda *arguments: granted)
+    files = dict(bundle_of().files)
+    manifest = json.loads(files["manifest.json"]) | {"gpus": gpus}
+    hospital.lease(
+        Bundle.from_files({**files, "manifest.json": json.dumps(manifest).encode()}), policy
+    )
+    hospital.node().run()
+    assert hospital.hub.failure.code == code
+    assert detail in hospital.hub.failure.detail
+    assert not (hospital.job_directory / "meter.journal").exists()
+
+
 def test_no_value_of_a_record_is_left_on_disk_or_sent(hospital, make_bundle, policy):
     """Scanned for each record's bytes, as the job saw them and as the hospital has them."""
     hospital.lease(make_bundle(), policy)
@@ -824,6 +848,15 @@ def test_a_stale_challenge_is_replaced_by_a_fresh_one(hospital):
     hospital.oracle.refuse_attestation = [stale, stale]
     hospital.node().run()
     assert hospital.oracle.attestations == 1
+
+
+def test_a_challenge_that_is_always_stale_is_refused_in_the_end(hospital):
+    stale = OracleRefused("StaleChallenge", 409, "too old", final=True, data={})
+    hospital.oracle.refuse_attestation = [stale] * 4
+    with pytest.raises(AttestationRefused) as caught:
+        hospital.node().run()
+    assert caught.value.reason == "StaleChallenge"
+    assert len(hospital.oracle.refuse_attestation) == 1
 
 
 def test_a_registration_that_still_holds_is_not_renewed(hospital):

@@ -88,6 +88,8 @@ ROUTES = {
     "GET /v1/jobs": Rule(None, Scope.READ, LISTED),
     "GET /v1/jobs/{job_id}": Rule(None, Scope.READ, "own"),
     "GET /v1/jobs/{job_id}/detail": Rule("developer", Scope.READ, "own"),
+    "POST /v1/jobs/{job_id}/reroute": Rule("developer", Scope.SUBMIT, "own"),
+    "GET /v1/jobs/{job_id}/receipts": Rule("developer", Scope.READ, "own"),
     "GET /v1/jobs/{job_id}/escrow": Rule("developer", Scope.READ, "own"),
     "POST /v1/jobs/{job_id}/escrow": Rule("developer", Scope.SUBMIT, "own"),
     "GET /v1/jobs/{job_id}/settlement": Rule(None, Scope.READ, "own"),

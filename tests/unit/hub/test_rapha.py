@@ -25,9 +25,21 @@ from settlement.hub.rapha import AsyncRapha, DeliveryMismatch, JobFailed, Rapha,
 from settlement.hub.terms import QuoteMismatch
 from settlement.models import Authorization, JobTerms, Receipt, SignedReceipt
 from settlement.signer import LocalSigner
+from settlement.verify import BundleRefused as VerifyRefused
+from settlement.verify import verify_bundle
 
 World = Any
 PAYER = Account.from_key(bytes([9]) * 32)
+ENCLAVE = Account.from_key(bytes([10]) * 32)
+APART = {"job": 1, "node": 2}
+EVIDENCE = {
+    "isolation": "bubblewrap",
+    "namespaces": dict.fromkeys(("net", "mnt", "pid", "user", "ipc", "uts"), APART),
+    "network": {"interfaces": ["lo"], "routes": []},
+    "seccomp": {"mode": 2},
+    "capabilities": 0,
+    "no_new_privileges": True,
+}
 WEIGHTS = b"safetensors of a trained model"
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs/developer-client.md"
 
@@ -39,9 +51,12 @@ class Hospital:
         self.world = world
         self.delivers = WEIGHTS
         self.fails: Failure | None = None
+        self.dead = False
 
     def step(self) -> None:
         """Take the job and deliver it, if there is one."""
+        if self.dead:
+            return
         node = self.world.party("1")
         job = node.lease(1)
         if job is None:
@@ -50,7 +65,7 @@ class Hospital:
             node.report_failure(job.job_id, self.fails)
             return
         metrics = canonical_json({"loss": [0.5]})
-        evidence = canonical_json({"isolation": "bubblewrap"})
+        evidence = canonical_json(EVIDENCE)
         receipt = Receipt(
             job_id=job.job_id,
             records=569,
@@ -59,8 +74,10 @@ class Hospital:
             output_digest=output_digest(WEIGHTS, metrics, evidence),
             complete=True,
         )
-        receipts = [SignedReceipt(receipt=receipt, signature=bytes(65)).model_dump(mode="json")]
         deployment = self.world.deployment
+        digest = eip712.receipt_digest(receipt, deployment.vault_domain)
+        signature = eip712.sign_digest(digest, ENCLAVE.key)
+        receipts = [SignedReceipt(receipt=receipt, signature=signature).model_dump(mode="json")]
         sealed = seal(
             self.delivers,
             job.result_key,
@@ -113,7 +130,13 @@ def test_from_sources_to_weights_with_one_signature(world: World, hospital: Hosp
         assert signer == PAYER.address
         assert job.weights() == WEIGHTS
         delivery = rapha.job(job.handle).delivery()
+        bundle = job.receipts(delivery)
     assert (delivery.metrics, len(delivery.receipts)) == ({"loss": [0.5]}, 1)
+    assert bundle.enclave_key == ENCLAVE.address
+    assert {check.holds for check in verify_bundle(bundle)} == {True}
+    other = delivery.output.model_copy(update={"weights": bytes(32)})
+    with pytest.raises(VerifyRefused):
+        verify_bundle(bundle.model_copy(update={"output": other}))
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -225,6 +248,63 @@ def test_upload_goes_on_where_the_connection_broke(
     with client(world, flaky) as rapha:
         assert submit(rapha).weights() == WEIGHTS
     assert offsets[:4] == [0, 100, 100, 100]
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["ranges", "a proxy without ranges"])
+def test_download_goes_on_where_the_connection_broke(
+    world: World, hospital: Hospital, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    monkeypatch.setattr(module, "SLICE", 20)
+    broken = iter([False, True, True, False])
+    ranges: list[str] = []
+
+    def flaky(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/artifacts/weights"):
+            ranges.append(request.headers["range"])
+            if next(broken, False):
+                raise httpx.ReadError("connection reset")
+            if whole:
+                del request.headers["range"]
+        return world._relay(request)
+
+    with client(world, flaky) as rapha:
+        assert submit(rapha).weights() == WEIGHTS
+    assert ranges[:4] == ["bytes=0-19", *(["bytes=20-39"] * 3)] or whole
+    assert len(ranges) == 1 if whole else len(ranges) > 4
+
+
+def test_delivery_that_changes_on_the_way_is_refused(
+    world: World, hospital: Hospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SLICE", 20)
+
+    def tampering(request: httpx.Request) -> httpx.Response:
+        answer = world._relay(request)
+        if "/artifacts/" in request.url.path and answer.is_success:
+            content = bytes([answer.content[0] ^ 1]) + answer.content[1:]
+            return httpx.Response(answer.status_code, headers=answer.headers, content=content)
+        return answer
+
+    with client(world, tampering) as rapha, pytest.raises(DeliveryMismatch):
+        submit(rapha).weights()
+
+
+def test_job_of_a_dead_node_goes_on_at_another(
+    world: World, hospital: Hospital, make_profile: Callable[..., Any]
+) -> None:
+    hospital.dead = True
+    with client(world) as rapha:
+        job = submit(rapha)
+        world.now[0] += 400
+        world.oracle.attest(2)
+        world.party("2").put_profile(make_profile(2, price_per_record=9_000))
+        with pytest.raises(HubRefused, match="JobStillHeld"):
+            job.reroute()
+        world.oracle.cancel(job.handle.job_id)
+        again = job.reroute(budget=9_000_000)
+    assert (again.handle.terms.node_id, again.handle.terms.budget) == (2, 9_000_000)
+    assert again.handle.result_key == job.handle.result_key
+    assert len(world.oracle.handed) == 2
 
 
 def test_hub_that_stays_away_is_unavailable_and_a_refusal_is_not_repeated(

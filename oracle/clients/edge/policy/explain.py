@@ -20,6 +20,7 @@ WORDS: dict[str, str] = {
     "wall_seconds": "{have} s of time are more than the hospital's {need}",
     "cpu_seconds": "{have} s of CPU time are more than the hospital's {need}",
     "memory_bytes": "{have} bytes of memory are more than the hospital's {need}",
+    "gpus": "the job would get {have} GPUs, and the hospital lets it have {need} at most",
     "output_limit": "an output of {have} bytes is agreed, and the hospital lets out {need} at most",
     "network": "the bundle asks for the network {network!r}, and training has none",
     "outputs_declared": "the bundle's manifest does not declare its outputs; add them to it",

@@ -123,8 +123,8 @@ class JobGates:
         """Whether the training that passed is charged, and so has to draw its batches in secret."""
         return self._attempt is not None
 
-    def training(self, *, wall_seconds: int) -> None:
-        """Pass a job that may be trained for so many seconds, and charge what it may take.
+    def training(self, *, wall_seconds: int, gpus: int = 0) -> None:
+        """Pass a job that may be trained for so many seconds on so many GPUs, and charge for it.
 
         Raises:
             PolicyDenied: by the first rule that denies; its detail tells of all.
@@ -150,6 +150,7 @@ class JobGates:
                     "wall_seconds": wall_seconds,
                     "cpu_seconds": guard.limits.cpu_seconds,
                     "memory_bytes": guard.limits.memory_bytes,
+                    "gpus": gpus,
                 },
                 "outputs": _outputs(manifest),
             },
@@ -308,6 +309,7 @@ class JobGates:
                     "wall_seconds": settings.max_wall_seconds,
                     "cpu_seconds": settings.max_cpu_seconds,
                     "memory_bytes": settings.max_memory_bytes,
+                    "gpus": settings.max_gpus,
                     "output_bytes": guard.output_limit,
                 },
             },

@@ -118,6 +118,7 @@ class Resources(Strict):
     wall_seconds: Count
     cpu_seconds: Count
     memory_bytes: Count
+    gpus: Count
 
 
 class Limits(Strict):
@@ -127,6 +128,7 @@ class Limits(Strict):
     wall_seconds: Count
     cpu_seconds: Count
     memory_bytes: Count
+    gpus: Count
     output_bytes: Count
 
 

@@ -30,7 +30,8 @@ class PolicySettings(Frozen):
     nobody must delete. A hospital states its own consent and retention. `datasets` that is None
     means the one dataset that the node serves. `rules_dir` holds the hospital's own rules.
     `private_bundles` are the digests of those whose code the hospital has reviewed: that it does
-    the DP-SGD that its manifest declares, with secret noise, and gives nothing else.
+    the DP-SGD that its manifest declares, with secret noise, and gives nothing else. No job gets a
+    GPU unless `max_gpus` lets it.
     """
 
     rules_dir: Path | None = None
@@ -52,5 +53,6 @@ class PolicySettings(Frozen):
     max_wall_seconds: int = Field(7 * 86_400, ge=1, lt=2**53)
     max_cpu_seconds: int = Field(14 * 86_400, ge=1, lt=2**53)
     max_memory_bytes: int = Field(64 * 2**30, ge=1, lt=2**53)
+    max_gpus: int = Field(0, ge=0, lt=2**53)
     privacy: PrivacyBudget | None = None
     private_bundles: tuple[Bytes32, ...] = ()

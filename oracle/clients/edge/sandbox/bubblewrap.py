@@ -1,8 +1,8 @@
 """The sandbox's command line: what of this machine a bundle's process sees, and nothing else.
 
 Python, its packages and the system's shared libraries, all read-only; a scratch directory in
-memory; four harmless devices; a /proc of its own processes. No shell and no tool is there, and data
-is never mounted.
+memory; four harmless devices, and those of GPUs where they are granted; a /proc of its own
+processes. No shell and no tool is there, and data is never mounted.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from oracle.clients.edge import trainee
+from oracle.clients.edge.sandbox import gpu
 from settlement.digests import canonical_json
 
 PROGRAM = "bwrap"
@@ -24,14 +25,17 @@ HOSTNAME = "sandbox"
 NOBODY = 65534
 
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
-WRITABLE = (SCRATCH, "/proc", *DEVICES)
-"""Mount points that are not read-only."""
+WRITABLE = (SCRATCH, "/proc")
+"""Mount points that are not read-only, beside the devices."""
 MACHINE = ("cpuinfo", "filesystems", "loadavg", "meminfo", "stat", "uptime", "version")
 """What of /proc beside its own processes a job sees; frameworks choose their code by it.
 
 All else there is covered: as root started it, a sandbox without a capability still owns the files
 of root below /proc, the kernel's settings in /proc/sys among them.
 """
+
+_GPU_MACHINE = ("devices",)
+"""And what CUDA reads besides: the numbers of the kernel's devices."""
 
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 
@@ -43,6 +47,8 @@ class Plan(NamedTuple):
     command: tuple[str, ...]
     mounts: frozenset[str]
     bundle: str
+    devices: tuple[str, ...] = DEVICES
+    """The mount points that are devices."""
 
     @property
     def digest(self) -> bytes:
@@ -53,13 +59,23 @@ class Plan(NamedTuple):
         ).digest()
 
 
-def plan(bundle: Path, scratch_bytes: int, environment: dict[str, str]) -> Plan:
-    """The sandbox for a bundle laid out in the directory `bundle`."""
+def plan(
+    bundle: Path,
+    scratch_bytes: int,
+    environment: dict[str, str],
+    gpus: gpu.Gpus = gpu.NONE,
+    proc: Path = PROC,
+) -> Plan:
+    """The sandbox for a bundle laid out in the directory `bundle`, with these GPUs in it.
+
+    `proc` is this machine's /proc, whose entries are covered.
+    """
     binds = {source: source for source in _python()} | {
         str(Path(trainee.__file__)): CODE,
         str(bundle): BUNDLE,
     }
-    covers = _covers(PROC)
+    driver = (str(gpu.DRIVER),) if gpus.number and (proc / "driver/nvidia").is_dir() else ()
+    covers = _covers(proc, (*MACHINE, *_GPU_MACHINE) if gpus.number else MACHINE)
     arguments = [
         *(f"--unshare-{name}" for name in ("user", "ipc", "pid", "net", "uts", "cgroup")),
         "--disable-userns",
@@ -79,35 +95,45 @@ def plan(bundle: Path, scratch_bytes: int, environment: dict[str, str]) -> Plan:
     arguments += ["--size", "65536", "--perms", "0755", "--tmpfs", "/dev"]
     for device in DEVICES:
         arguments += ["--dev-bind", device, device]
+    for source, target in zip((source for source, _ in gpus.devices), gpus.targets, strict=True):
+        arguments += ["--dev-bind", source, target]
     arguments += [
         *("--symlink", "/proc/self/fd", "/dev/fd"),
         *("--remount-ro", "/dev"),
         *("--proc", "/proc"),
-        *(word for target, cover in covers for word in _cover(target, cover)),
+        *(word for target, cover in covers for word in _cover(target, cover, driver)),
         *("--size", str(scratch_bytes), "--perms", "0700", "--tmpfs", SCRATCH),
         *("--remount-ro", "/"),
         *("--chdir", SCRATCH),
     ]
-    mounts = {"/", "/dev", "/proc", SCRATCH, *DEVICES, *binds.values(), *(t for t, _ in covers)}
+    devices = (*DEVICES, *gpus.targets)
+    within = {"/", "/dev", "/proc", SCRATCH, *devices, *driver, *(t for t, _ in covers)}
+    mounts = within.union(binds.values())
     # -I: neither the environment nor the working directory can add code.
     command = (sys.executable, "-I", CODE)
-    return Plan(tuple(arguments), command, frozenset(mounts), str(bundle))
+    return Plan(tuple(arguments), command, frozenset(mounts), str(bundle), devices)
 
 
-def _covers(proc: Path) -> list[tuple[str, str]]:
+def _covers(proc: Path, shown: Sequence[str]) -> list[tuple[str, str]]:
     """What of /proc is hidden, each with ``tmpfs`` or ``null``; this kernel's /proc is `proc`."""
     covers = []
     for entry in sorted(proc.iterdir()):
-        if entry.name.isdigit() or entry.is_symlink() or entry.name in MACHINE:
+        if entry.name.isdigit() or entry.is_symlink() or entry.name in shown:
             continue
         covers.append((f"/proc/{entry.name}", "tmpfs" if entry.is_dir() else "null"))
     return covers
 
 
-def _cover(target: str, kind: str) -> tuple[str, ...]:
+def _cover(target: str, kind: str, shown: Sequence[str]) -> tuple[str, ...]:
+    """What hides an entry of /proc, but for the folders directly below it that are `shown`."""
     if kind == "null":
         return ("--ro-bind", "/dev/null", target)
-    return ("--size", "4096", "--perms", "0555", "--tmpfs", target, "--remount-ro", target)
+    within = [path for path in shown if str(Path(path).parent) == target]
+    return (
+        *("--size", "4096", "--perms", "0555", "--tmpfs", target),
+        *(word for path in within for word in ("--ro-bind", path, path)),
+        *("--remount-ro", target),
+    )
 
 
 def _python() -> list[str]:

@@ -110,11 +110,18 @@ def peak_memory(pid: int, proc: Path = PROC) -> int:
     return int(status.get("VmHWM", "0 kB").removesuffix("kB")) * 1024
 
 
-def isolation_faults(seen: Observed, outside: dict[str, int], mounts: Iterable[str]) -> list[str]:
+def isolation_faults(
+    seen: Observed,
+    outside: dict[str, int],
+    mounts: Iterable[str],
+    devices: Iterable[str] = bubblewrap.DEVICES,
+) -> list[str]:
     """What is wrong before the sandbox is released: its namespaces, network and file system.
 
-    `outside` are the parent's own namespaces, `mounts` the mount points that there may be.
+    `outside` are the parent's own namespaces, `mounts` the mount points that there may be, and
+    `devices` those of them that are devices.
     """
+    devices = set(devices)
     found = [
         f"it shares the {name} namespace"
         for name, inode in seen.namespaces.items()
@@ -132,9 +139,9 @@ def isolation_faults(seen: Observed, outside: dict[str, int], mounts: Iterable[s
     for mount in seen.mounts:
         if mount.target not in expected:
             found.append(f"{mount.target} is mounted")
-        if not mount.read_only and mount.target not in bubblewrap.WRITABLE:
+        if not mount.read_only and mount.target not in {*bubblewrap.WRITABLE, *devices}:
             found.append(f"{mount.target} is writable")
-        if not mount.no_devices and mount.target not in bubblewrap.DEVICES:
+        if not mount.no_devices and mount.target not in devices:
             found.append(f"{mount.target} may hold devices")
         if not mount.no_suid:
             found.append(f"{mount.target} may hold set-user-id programs")

@@ -26,7 +26,7 @@ from typing import IO, Any, Literal, Protocol, cast
 import structlog
 
 from oracle.clients.edge import trainee
-from oracle.clients.edge.sandbox import bubblewrap, cgroup, inspect, seccomp
+from oracle.clients.edge.sandbox import bubblewrap, cgroup, gpu, inspect, seccomp
 from oracle.clients.edge.sandbox.errors import SandboxUnavailable, SandboxUnsound
 from oracle.clients.edge.sandbox.limits import ChildLimits, rlimits, sandbox_rlimits
 from oracle.clients.edge.sandbox.wan import WanGuard
@@ -43,6 +43,10 @@ _GROUP_PREFIX = "rapha-edge-"
 _GROUPS_FILE = "cgroups.json"
 _MAX_INFO_BYTES = 4096
 _MAX_STDERR = 500
+_UNCOUNTED = (
+    "CUDA's address space has to be unbounded, so that a control group alone can bound the memory"
+    " of a job with a GPU, and there is none"
+)
 
 log = structlog.get_logger(__name__)
 
@@ -109,15 +113,29 @@ class Isolation:
                 cgroup.remove(path for path in groups if path.name.startswith(_GROUP_PREFIX))
         self.guard.clear()
 
-    def start(self, job: Path, limits: ChildLimits) -> Launch:
-        """Start the trainee for the bundle in the directory `job`/bundle.
+    @cached_property
+    def gpu_obstacle(self) -> str | None:
+        """Why no job can have a GPU here, whatever the machine has; None when one can."""
+        if self.obstacle is not None:
+            return f"no device is given to a job outside of a sandbox ({self.obstacle})"
+        groups = cgroup.Cgroup(f"{_GROUP_PREFIX}{os.getpid()}-probe", ChildLimits(), cgroup.here())
+        groups.remove()
+        missing = groups.missing.get("memory")
+        return f"{_UNCOUNTED} ({missing})" if missing else None
+
+    def grant(self, at_most: int, limit: int) -> gpu.Gpus:
+        """What a job that can use `at_most` GPUs gets of the `limit` that it may have."""
+        return gpu.grant(at_most, limit, self.gpu_obstacle if at_most and limit else None)
+
+    def start(self, job: Path, limits: ChildLimits, gpus: gpu.Gpus = gpu.NONE) -> Launch:
+        """Start the trainee for the bundle in the directory `job`/bundle, with these GPUs.
 
         Raises:
             SandboxUnavailable: when there is no sandbox, or it does not start.
             SandboxUnsound: when it started and is not as it has to be.
         """
         if self.obstacle is None:
-            return Sandbox(job, limits)
+            return Sandbox(job, limits, gpus)
         if self._mode == "required":
             raise SandboxUnavailable(self.obstacle)
         return Unconfined(job, limits, self.obstacle)
@@ -127,14 +145,21 @@ class Sandbox:
     """One sandbox; what the constructor returns is released, limited, and was inspected once."""
 
     def __init__(
-        self, job: Path, limits: ChildLimits, *, program: Sequence[str] = (), filtered: bool = True
+        self,
+        job: Path,
+        limits: ChildLimits,
+        gpus: gpu.Gpus = gpu.NONE,
+        *,
+        program: Sequence[str] = (),
+        filtered: bool = True,
     ) -> None:
         # `program` and `filtered` are for tests that try each wall without the other.
         self.bundle = bubblewrap.BUNDLE
-        self._limits = sandbox_rlimits(limits)
+        self._gpus = gpus
+        self._limits = sandbox_rlimits(limits, gpus=gpus.number > 0)
         self._pidfd: int | None = None
         self._plan = bubblewrap.plan(
-            job / "bundle", limits.scratch_bytes, environment(bubblewrap.SCRATCH)
+            job / "bundle", limits.scratch_bytes, environment(bubblewrap.SCRATCH, gpus), gpus
         )
         self._groups = _make_groups(job, limits)
         try:
@@ -156,7 +181,8 @@ class Sandbox:
         with contextlib.ExitStack() as given:
             for file in files:
                 given.enter_context(file)
-            os.write(child_filter, seccomp.program() if filtered else _ALLOW_ALL)
+            gpus = self._gpus.number > 0
+            os.write(child_filter, seccomp.program(gpus=gpus) if filtered else _ALLOW_ALL)
             os.lseek(child_filter, 0, os.SEEK_SET)
             self.process = _popen(
                 bubblewrap.command_line(
@@ -174,10 +200,11 @@ class Sandbox:
         self._init = self._read_info(ours[0], until)
         self._pidfd = pidfd = os.pidfd_open(self._init)
         seen = self._await_block(pidfd, until)
-        outside = inspect.namespaces("self")
-        if faults := inspect.isolation_faults(seen, outside, self._plan.mounts):
+        if faults := self._isolation_faults(seen):
             raise SandboxUnsound(tuple(faults))
         self._groups.join(self._init)
+        if "memory" in self._groups.missing and self._gpus.number:
+            raise SandboxUnavailable(f"{_UNCOUNTED} ({self._groups.missing['memory']})")
         if "pids" in self._groups.missing and os.getuid() == 0:
             raise SandboxUnavailable(
                 "processes cannot be counted: root is exempt from RLIMIT_NPROC, and the pids"
@@ -186,6 +213,10 @@ class Sandbox:
         for limit, value in self._limits.items():
             resource.prlimit(self._init, limit, value)
         os.write(block, b"\0")
+
+    def _isolation_faults(self, seen: inspect.Observed) -> list[str]:
+        outside = inspect.namespaces("self")
+        return inspect.isolation_faults(seen, outside, self._plan.mounts, self._plan.devices)
 
     def _read_info(self, info: IO[bytes], until: float) -> int:
         """The process id of the sandbox's init, as bubblewrap tells it."""
@@ -220,7 +251,7 @@ class Sandbox:
             raise SandboxUnsound((f"{len(trainees)} processes run in it",))
         seen = inspect.observe(trainees[0])
         faults = [
-            *inspect.isolation_faults(seen, inspect.namespaces("self"), self._plan.mounts),
+            *self._isolation_faults(seen),
             *inspect.confinement_faults(seen, self._limits),
         ]
         if faults:
@@ -230,7 +261,7 @@ class Sandbox:
             "isolation": BUBBLEWRAP,
             "arguments_sha256": self._plan.digest.hex(),
             "seccomp": {
-                "sha256": seccomp.digest().hex(),
+                "sha256": seccomp.digest(gpus=self._gpus.number > 0).hex(),
                 "mode": seen.seccomp_mode,
                 "libseccomp": seccomp.library_version(),
                 "machine": platform.machine(),
@@ -254,6 +285,7 @@ class Sandbox:
             "descriptors": sorted(seen.descriptors),
             "limits": {name: seen.limits[name][0] for name in inspect.names(self._limits)},
             "cgroup": {"versions": self._groups.versions, "missing": self._groups.missing},
+            "gpus": {"count": self._gpus.number, "why": self._gpus.why},
         }
 
     def ending(self, status: int) -> int:
@@ -358,7 +390,7 @@ def obstacle() -> str | None:
     return None if status == 0 else f"Python does not start in it ({said[-_MAX_STDERR:]})"
 
 
-def environment(home: str) -> dict[str, str]:
+def environment(home: str, gpus: gpu.Gpus = gpu.NONE) -> dict[str, str]:
     """All that the process gets: no key, proxy or path of the node's."""
     return {
         "PATH": "/usr/bin:/bin",
@@ -369,8 +401,8 @@ def environment(home: str) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
-        "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+        **gpus.environment,
     }
 
 

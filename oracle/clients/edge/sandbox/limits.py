@@ -10,7 +10,8 @@ from settlement.types import Frozen
 class ChildLimits(Frozen):
     """What a bundle's process may use; part of the enclave's configuration digest.
 
-    `processes` counts threads too. `cpus` is a share of processors, in cgroups only.
+    `processes` counts threads too. `cpus` is a share of processors, in cgroups only. `gpus` is how
+    many of the machine's a bundle that asks for them gets.
     """
 
     wall_seconds: int = Field(3600, gt=0)
@@ -21,6 +22,7 @@ class ChildLimits(Frozen):
     open_files: int = Field(256, gt=0)
     file_bytes: int = Field(64 * 2**20, gt=0)
     scratch_bytes: int = Field(256 * 2**20, gt=0)
+    gpus: int = Field(0, ge=0, le=64)
 
 
 def rlimits(limits: ChildLimits) -> dict[int, tuple[int, int]]:
@@ -36,13 +38,18 @@ def rlimits(limits: ChildLimits) -> dict[int, tuple[int, int]]:
     }
 
 
-def sandbox_rlimits(limits: ChildLimits) -> dict[int, tuple[int, int]]:
+def sandbox_rlimits(limits: ChildLimits, *, gpus: bool = False) -> dict[int, tuple[int, int]]:
     """The same for a user namespace of its own, where processes are counted apart (Linux 5.14).
 
-    Outside of one the number would count everything that the node's user runs.
+    Outside of one the number would count everything that the node's user runs. With `gpus` the
+    address space is unbounded, as CUDA reserves more of it than any machine has memory: then a
+    control group has to bound the memory itself.
     """
+    found = rlimits(limits)
+    if gpus:
+        del found[resource.RLIMIT_AS]
     return {
-        **rlimits(limits),
+        **found,
         resource.RLIMIT_NPROC: (limits.processes, limits.processes),
         resource.RLIMIT_MEMLOCK: (0, 0),
         resource.RLIMIT_MSGQUEUE: (0, 0),

@@ -100,10 +100,18 @@ _IOCTL = (
 )
 _LOW_32_BITS = 0xFFFFFFFF
 
+_NVIDIA = (0xFF00, ord("F") << 8)
+"""Mask and value of the requests of /dev/nvidia… (their `_IOC_TYPE` is F)."""
+_NVIDIA_UVM = (0x30000001, 0x30000002)
+_NVIDIA_UVM_LAST = 255
+"""Those of /dev/nvidia-uvm: two large numbers (to begin and to end), else small plain ones."""
+
 
 @cache
-def program() -> bytes:
+def program(*, gpus: bool = False) -> bytes:
     """The filter as the kernel takes it: an array of `struct sock_filter`.
+
+    With `gpus` it lets through what NVIDIA's driver is asked by.
 
     Raises:
         SandboxUnavailable: when libseccomp is not installed.
@@ -125,15 +133,20 @@ def program() -> bytes:
         rules.add_rule(seccomp.ALLOW, "prctl", arg(0, seccomp.MASKED_EQ, _LOW_32_BITS, option))
     for request in _IOCTL:
         rules.add_rule(seccomp.ALLOW, "ioctl", arg(1, seccomp.MASKED_EQ, _LOW_32_BITS, request))
+    if gpus:
+        rules.add_rule(seccomp.ALLOW, "ioctl", arg(1, seccomp.MASKED_EQ, *_NVIDIA))
+        rules.add_rule(seccomp.ALLOW, "ioctl", arg(1, seccomp.LE, _NVIDIA_UVM_LAST))
+        for request in _NVIDIA_UVM:
+            rules.add_rule(seccomp.ALLOW, "ioctl", arg(1, seccomp.MASKED_EQ, _LOW_32_BITS, request))
     with os.fdopen(os.memfd_create("seccomp"), "w+b") as file:
         rules.export_bpf(file)
         file.seek(0)
         return file.read()
 
 
-def digest() -> bytes:
+def digest(*, gpus: bool = False) -> bytes:
     """SHA-256 of the program."""
-    return hashlib.sha256(program()).digest()
+    return hashlib.sha256(program(gpus=gpus)).digest()
 
 
 class _Version(ctypes.Structure):

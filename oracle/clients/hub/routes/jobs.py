@@ -20,7 +20,14 @@ from oracle.clients.hub.callers import (
     TheHub,
 )
 from oracle.clients.hub.errors import NotYourNode
-from settlement.hub.market import EscrowOffer, EscrowOrder, JobCalls, JobDetail, JobPage
+from settlement.hub.market import (
+    EscrowOffer,
+    EscrowOrder,
+    JobCalls,
+    JobDetail,
+    JobPage,
+    Reroute,
+)
 from settlement.hub.messages import (
     ArtifactName,
     DatasetProfile,
@@ -32,6 +39,7 @@ from settlement.hub.messages import (
     JobView,
     Progress,
 )
+from settlement.verify import ReceiptBundle
 
 MAX_WAIT = 30
 """Seconds that a node's question for work may stay open."""
@@ -40,6 +48,7 @@ Position = Annotated[str | None, Query(pattern=r"^[0-9]{1,12}\.0x[0-9a-f]{64}$")
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255, pattern=r"^[ -~]+$")]
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 BINARY: dict[str, Any] = {"content": {"application/octet-stream": _BYTES}}
+_AS_IT_WAS = Reroute()
 router = APIRouter(prefix="/v1", tags=["jobs"])
 nodes = APIRouter(prefix="/v1", tags=["nodes"])
 
@@ -80,6 +89,15 @@ def job_detail(hub: TheHub, developer: ReadingDeveloper, job_id: JobId) -> JobDe
     return hub.service.detail(developer, job_id)
 
 
+@router.post("/jobs/{job_id}/reroute", status_code=201)
+def reroute(
+    hub: TheHub, developer: Developer, job_id: JobId, changes: Reroute = _AS_IT_WAS
+) -> JobCreated:
+    """Ask for a job again at another node: new terms, to be signed anew. The same again gets the
+    same job; refused while the first is in escrow and not cancelled."""
+    return hub.service.reroute(developer, job_id, changes)
+
+
 @router.get("/jobs/{job_id}/escrow")
 def escrow(hub: TheHub, developer: ReadingDeveloper, job_id: JobId) -> EscrowOffer:
     """What the payer signs, once, to fund the job; and how far that is."""
@@ -98,6 +116,12 @@ def relay_escrow(
 def settlement(hub: TheHub, reader: Reader, job_id: JobId) -> JobStatus:
     """What the finalized chain says: funded, paid, refunded, each receipt and transaction."""
     return hub.service.settlement(reader, job_id)
+
+
+@router.get("/jobs/{job_id}/receipts")
+def receipts(hub: TheHub, developer: ReadingDeveloper, job_id: JobId) -> ReceiptBundle:
+    """What the job's enclave signed and what paid for it: what `rapha verify` takes."""
+    return hub.service.receipts(developer, job_id)
 
 
 @router.get("/jobs/{job_id}/calls")

@@ -81,6 +81,14 @@ def test_each_fact_reaches_its_rule_before_training(make_gates, rule, bundle, op
     assert denied_at(gates.training, wall_seconds=60).rule == rule
 
 
+def test_no_gpu_is_let_in_unless_the_hospital_says_how_many(make_gates):
+    error = denied_at(make_gates().training, wall_seconds=60, gpus=1)
+    assert error.rule == "gpus"
+    assert error.detail == "the job would get 1 GPUs, and the hospital lets it have 0 at most"
+    make_gates(max_gpus=1).training(wall_seconds=60, gpus=1)
+    assert denied_at(make_gates(max_gpus=1).training, wall_seconds=60, gpus=2).rule == "gpus"
+
+
 def test_the_allow_lists_pass_what_they_name(make_gates, committed):
     bundle = bundle_of()
     make_gates(

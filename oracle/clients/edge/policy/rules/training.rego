@@ -75,6 +75,10 @@ deny contains {"rule": "memory_bytes", "have": input.job.resources.memory_bytes,
 	input.job.resources.memory_bytes > input.hospital.limits.memory_bytes
 }
 
+deny contains {"rule": "gpus", "have": input.job.resources.gpus, "need": input.hospital.limits.gpus} if {
+	input.job.resources.gpus > input.hospital.limits.gpus
+}
+
 deny contains {"rule": "output_limit", "have": input.policy.max_output_bytes, "need": input.hospital.limits.output_bytes} if {
 	input.policy.max_output_bytes > input.hospital.limits.output_bytes
 }
