@@ -29,7 +29,7 @@ UV := .tools/bin/uv
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help setup run console test test-long lint format bench mutants ape artifacts package clean
+.PHONY: help setup run console test test-long lint format bench mutants ape artifacts docs package clean
 
 help: ## show the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -88,6 +88,10 @@ ape: .cache/setup ## ape with this folder's compiler and chain: make ape ARGS="r
 artifacts: .cache/setup ## compile the contracts into settlement/artifacts/, and bundle the console's scripts
 	@$(BIN)/python -m scripts.artifacts
 	@$(BIN)/python -m scripts.webbundle
+
+docs: .cache/setup ## write the pictures and build the documentation into .build/site; links are checked
+	@$(BIN)/python -m scripts.pictures
+	@$(BIN)/python -m scripts.website $(ARGS)
 
 package: .cache/setup ## build the commit into dist/: wheel, sdist, SBOM, SHA256SUMS; the same bytes everywhere
 	@$(BIN)/python -m scripts.package $(ARGS)

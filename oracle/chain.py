@@ -55,6 +55,7 @@ from oracle.facts import (
 )
 from settlement import events
 from settlement.client import Settlement
+from settlement.codec import settle_data, settle_outcomes
 from settlement.committee import read_committee
 from settlement.connection import connect
 from settlement.contracts import Claim, Outcome, WrongChain
@@ -227,7 +228,7 @@ class RpcChain:
 
     def settle_call(self, claims: Sequence[Claim]) -> Call:
         """Calldata that settles a batch."""
-        return _call(CallKind.SETTLE, self._settlement.settle_call(claims))
+        return Call(CallKind.SETTLE, self._deployment.vault, settle_data(claims))
 
     def register_call(self, registration: EnclaveRegistration, signatures: bytes) -> Call:
         """Calldata that registers an enclave; `signatures` as the committee takes them."""
@@ -257,11 +258,15 @@ class RpcChain:
     @_reading
     def simulate_settle(self, claims: Sequence[Claim]) -> list[Outcome]:
         """Each item's outcome, were the batch settled now. Raises ContractReverted."""
+        call: TxParams = {
+            "to": to_checksum_address(self._deployment.vault),
+            "data": HexBytes(settle_data(claims)),
+        }
         try:
-            answer = self._settlement.settle_call(claims).call()
+            answer = self._w3.eth.call(call)
         except (ContractLogicError, Web3RPCError) as error:
             raise _revert_or_trouble(error) from error
-        return [Outcome(code) for code in (answer if len(claims) > 1 else [answer])]
+        return settle_outcomes(answer, len(claims))
 
     @_reading
     def estimate_gas(self, call: Call, sender: str) -> int:

@@ -54,6 +54,7 @@ from oracle.verdicts import (
     payable_until,
     rejudge,
     status_of,
+    stored_terms,
 )
 from settlement.contracts import authorization_signer
 from settlement.deployment import Deployment
@@ -228,7 +229,7 @@ class Intake:
                 )
                 .limit(MAX_LISTED)
             ).all()
-        terms = JobTerms.model_validate_json(row.terms)
+        terms = stored_terms(row.terms)
         return JobStatus(
             job_id=key,
             terms=terms,

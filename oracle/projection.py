@@ -53,7 +53,7 @@ from oracle.store.tables import (
     TransactionRow,
 )
 from oracle.transactions import TransactionState
-from oracle.verdicts import PAGE, touched
+from oracle.verdicts import PAGE, stored_terms, touched
 from settlement.models import JobTerms, PlatformVerdict
 from settlement.types import ZERO_BYTES32, to_hex
 
@@ -311,7 +311,7 @@ def _apply_job(session: Session, event: JobEvent, known: _Known) -> None:
         job.state, job.cancelled_until = JobState.CANCELLING, event.payable_until
         _record(session, event, "cancelled", 0)
     elif isinstance(event, Settled):
-        terms = JobTerms.model_validate_json(job.terms)
+        terms = stored_terms(job.terms)
         earned = terms.earned(event.records, event.epochs, funded=job.funded)
         if job.paid + event.amount != max(job.paid, earned):
             raise _hole(event, f"had {job.paid} paid of {earned} earned, {event.amount} is new")

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import structlog
 from eth_utils import keccak
-from sqlalchemy import select
+from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from oracle.batching import Go, decide, divide
@@ -31,11 +31,11 @@ from oracle.store.tables import (
     QuoteRow,
     ReceiptRow,
 )
-from oracle.verdicts import chain_time
+from oracle.verdicts import chain_time, stored_terms
 from settlement.contracts import Outcome
 from settlement.dcap import split_quote
 from settlement.deployment import Deployment
-from settlement.models import Authorization, EnclaveRegistration, JobTerms, PlatformVerdict
+from settlement.models import Authorization, EnclaveRegistration, PlatformVerdict
 from settlement.reverts import ContractReverted, Revert
 from settlement.types import parse_bytes, to_hex
 
@@ -198,7 +198,7 @@ class Relayer:
         for row in rows:
             if not self.keyring.has_room():
                 break
-            terms = JobTerms.model_validate_json(row.terms)
+            terms = stored_terms(row.terms)
             authorization = Authorization(
                 valid_after=row.valid_after, valid_before=row.valid_before, signature=row.signature
             )
@@ -257,9 +257,7 @@ class Relayer:
             if not paid:
                 return False
             call = self._chain.settle_call([candidate.claim for candidate in paid])
-            return self.keyring.submit(
-                call, moment, lambda session: [_receipt_row(session, c) for c in paid]
-            )
+            return self.keyring.submit(call, moment, partial(_receipt_rows, paid))
         except ContractReverted as refusal:
             if refusal.revert is Revert.VAULT_PAUSED or len(batch) == 1:
                 _log.warning("settling refused", reason=refusal.code, receipts=len(batch))
@@ -277,7 +275,7 @@ class Relayer:
 
     def _reject_by_name(self, candidate: Candidate, reason: str) -> None:
         with self._store.write() as session:
-            row = _receipt_row(session, candidate)
+            (row,) = _receipt_rows([candidate], session)
             if row.status == Status.ACCEPTED:
                 row.status, row.reason = Status.REJECTED, reason
         _log.warning("receipt refused", receipt=to_hex(candidate.digest), reason=reason)
@@ -287,6 +285,8 @@ def _one(table: type[ByKey], key: bytes, session: Session) -> Sequence[Item]:
     return [session.get_one(table, key, with_for_update=True)]
 
 
-def _receipt_row(session: Session, candidate: Candidate) -> ReceiptRow:
-    key = (candidate.digest, candidate.signer)
-    return session.get_one(ReceiptRow, key, with_for_update=True)
+def _receipt_rows(candidates: Sequence[Candidate], session: Session) -> Sequence[ReceiptRow]:
+    keys = [(candidate.digest, candidate.signer) for candidate in candidates]
+    ours = tuple_(ReceiptRow.digest, ReceiptRow.signer).in_(keys)
+    query = select(ReceiptRow).where(ours).order_by(ReceiptRow.digest, ReceiptRow.signer)
+    return session.scalars(query.with_for_update()).all()

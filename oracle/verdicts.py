@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -162,8 +163,14 @@ def job_facts(session: Session, jobs: Collection[bytes], grace: int) -> dict[byt
     return {row.job_id: _job_fact(row, grace) for row in session.scalars(query)}
 
 
+@lru_cache(maxsize=4096)
+def stored_terms(text: str) -> JobTerms:
+    """Terms as a row has them. Kept, as each of a job's receipts asks for them several times."""
+    return JobTerms.model_validate_json(text)
+
+
 def _job_fact(row: JobRow, grace: int) -> JobFact:
-    terms = JobTerms.model_validate_json(row.terms)
+    terms = stored_terms(row.terms)
     return JobFact(
         terms=terms,
         node_id=row.node_id,

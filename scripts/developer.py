@@ -112,7 +112,7 @@ class Job:
                     raise JobFailed("escrow", str(answer.reason), str(answer.detail))
                 return answer.status is Status.SETTLED or None
 
-            self._net.wait("the escrow", settled, 60)
+            self._net.wait("the escrow", settled, 240)
 
     def progress(self) -> tuple[int, int]:
         """Records and epochs that the node reports so far.

@@ -15,7 +15,6 @@ from web3.exceptions import ContractLogicError, Web3RPCError
 from web3.types import TxParams, TxReceipt
 
 from settlement.contracts import (
-    MAX_BATCH,
     Claim,
     Earnings,
     JobStatus,
@@ -25,6 +24,7 @@ from settlement.contracts import (
     abi_value,
     artifact,
     authorization_document,
+    check_batch,
     deposit_document,
     order,
     terms_ref,
@@ -285,8 +285,7 @@ class Settlement:
         Raises:
             InvalidInput: for more than `MAX_BATCH` claims, or none.
         """
-        if not 0 < len(claims) <= MAX_BATCH:
-            raise InvalidInput(f"a batch holds 1 to {MAX_BATCH} receipts, not {len(claims)}")
+        check_batch(claims)
         values = [claim.abi_value() for claim in claims]
         if len(values) == 1:
             return self.vault.functions.settle(values[0])

@@ -1,6 +1,7 @@
 """The contracts as Python sees them: artifacts, encoding, and what they answer."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
@@ -16,7 +17,7 @@ from settlement.eip712 import (
     typed_data,
     work_digest,
 )
-from settlement.errors import RaphaError
+from settlement.errors import InvalidInput, RaphaError
 from settlement.models import (
     Authorization,
     Deposit,
@@ -116,6 +117,12 @@ class Claim:
             int.from_bytes(signature[:32], "big"),
             s | (signature[64] - 27 & 1) << 255,
         )
+
+
+def check_batch(claims: Sequence[Claim]) -> None:
+    """Make sure that so many claims go into one call. Raises InvalidInput."""
+    if not 0 < len(claims) <= MAX_BATCH:
+        raise InvalidInput(f"a batch holds 1 to {MAX_BATCH} receipts, not {len(claims)}")
 
 
 def _word(value: int | str | bytes) -> int:

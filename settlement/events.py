@@ -2,14 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
-from hexbytes import HexBytes
-from web3 import Web3
-from web3.contract.contract import ContractEvent
-
-from settlement.contracts import artifact
+from settlement.codec import event_codecs
 from settlement.deployment import Deployment
 from settlement.models import JobTerms, Work
 
@@ -27,19 +22,6 @@ class Event:
     log_index: int
 
 
-@cache
-def _events_by_topic() -> dict[bytes, ContractEvent]:
-    # made once: making one costs a hundred times what decoding a log does
-    w3 = Web3()
-    events: dict[bytes, ContractEvent] = {}
-    for contract in ("RaphaClearingVault", "RaphaNodeRegistry", "EnclaveRegistry"):
-        for entry in artifact(contract).abi:
-            if entry["type"] == "event":
-                event = w3.eth.contract(abi=[entry]).events[entry["name"]]()
-                events[bytes(HexBytes(event.topic))] = event
-    return events
-
-
 def decode_events(deployment: Deployment, logs: Sequence[Mapping[str, Any]]) -> list[Event]:
     """Our events among `logs` (as `eth_getLogs` answers), in order; foreign ones are left out."""
     names = {
@@ -49,15 +31,15 @@ def decode_events(deployment: Deployment, logs: Sequence[Mapping[str, Any]]) -> 
     }
     events = []
     for log in logs:
-        known = _events_by_topic().get(bytes(log["topics"][0])) if log["topics"] else None
+        known = event_codecs().get(bytes(log["topics"][0])) if log["topics"] else None
         contract = names.get(log["address"])
         if known is None or contract is None:
             continue
         events.append(
             Event(
-                name=known.event_name,
+                name=known.name,
                 contract=contract,
-                args=known.process_log(log)["args"],
+                args=known.decode(log["topics"], log["data"]),
                 block=log["blockNumber"],
                 block_hash=bytes(log["blockHash"]),
                 transaction=bytes(log["transactionHash"]),

@@ -5,6 +5,7 @@ In JSON, bytes are 0x-prefixed hex and addresses are EIP-55 checksummed; in Pyth
 """
 
 import re
+from functools import lru_cache
 from typing import Annotated, Any
 
 from eth_utils import is_checksum_address, to_checksum_address
@@ -46,6 +47,11 @@ def parse_address(value: Any) -> str:
     """
     if not isinstance(value, str) or not _ADDRESS.fullmatch(value):
         raise ValueError("expected a 20-byte 0x-prefixed address")
+    return _checksummed(value)
+
+
+@lru_cache(maxsize=4096)
+def _checksummed(value: str) -> str:
     digits = value[2:]
     if digits not in (digits.lower(), digits.upper()) and not is_checksum_address(value):
         raise ValueError("the address does not match its EIP-55 checksum")

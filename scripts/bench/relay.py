@@ -25,7 +25,7 @@ from oracle.api import create_app
 from oracle.chain import RpcChain
 from oracle.clients.edge.devplatform import DevPlatform
 from oracle.config import OracleSettings
-from oracle.facts import Settled
+from oracle.facts import Place, Settled
 from oracle.messages import Status
 from oracle.service import build
 from scripts.bench.intake import RATE, served
@@ -186,18 +186,21 @@ def _post_and_follow(
             now = (seen.latest, time.monotonic())
             posted |= {receipt_digest(claim.signed.receipt, domain): now for claim in part}
     view = RpcChain(url, world.deployment)
-    first = min(height for height, _ in posted.values())
+    asked = min(height for height, _ in posted.values()) - 1
     end = time.monotonic() + PATIENCE
-    paid: dict[bytes, int] = {}
+    paid: dict[bytes, Place] = {}
     while len(paid) < len(posted):
         if time.monotonic() > end:
             raise TookTooLong(f"{len(posted) - len(paid)} of {len(posted)} settlements", PATIENCE)
         time.sleep(BLOCK)
-        events = view.events(first, view.latest())
-        paid = {e.receipt_digest: e.place.block for e in events if isinstance(e, Settled)}
-    blocks = [paid[digest] - height for digest, (height, _) in posted.items()]
-    seconds = [seen.came[paid[digest]] - at for digest, (_, at) in posted.items()]
-    transactions = {e.place.transaction for e in events if isinstance(e, Settled)}
+        latest = view.latest()
+        if latest > asked:
+            settled = (e for e in view.events(asked + 1, latest) if isinstance(e, Settled))
+            paid |= {event.receipt_digest: event.place for event in settled}
+            asked = latest
+    blocks = [paid[digest].block - height for digest, (height, _) in posted.items()]
+    seconds = [seen.came[paid[digest].block] - at for digest, (_, at) in posted.items()]
+    transactions = {place.transaction for place in paid.values()}
     return {
         "receipts": len(posted),
         "receipts in a block": RECEIPTS,

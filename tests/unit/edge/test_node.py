@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import threading
 import time
 from functools import cache, partial
@@ -13,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from eth_utils import keccak
 from safetensors.numpy import load
 from structlog.testing import capture_logs
-from unit.edge.conftest import HONEST, bundle_of
+from unit.edge.conftest import HONEST, LONG, bundle_of
 from unit.edge.small_disk import on_a_small_disk
 
 import oracle.clients.edge.audit as audit_module
@@ -469,7 +468,7 @@ def count_writes(monkeypatch, die_at=None, before=True):
     return count
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", range(4 if LONG else 2))
 def test_killed_at_any_write_the_job_still_ends_as_if_undisturbed(
     tmp_path, committed, deployment, make_bundle, policy, monkeypatch, part
 ):
@@ -482,10 +481,8 @@ def test_killed_at_any_write_the_job_still_ends_as_if_undisturbed(
     undisturbed.node().run()
     undisturbed.check_delivery()
     assert writes[0] > 8
-    # every third write; in the long run each
-    first, step = (
-        (1 + part, 4) if os.environ.get("HYPOTHESIS_PROFILE") == "long" else (1 + 3 * part, 12)
-    )
+    # every sixth write; in the long run each
+    first, step = (1 + part, 4) if LONG else (1 + 6 * part, 12)
     for die_at in range(first, writes[0] + 1, step):
         hospital = Hospital(tmp_path / str(die_at), committed, deployment)
         hospital.settings = undisturbed.settings
@@ -738,6 +735,15 @@ def test_a_job_that_is_not_open_is_refused(hospital, make_bundle, policy, state)
     assert state in hospital.hub.failure.detail
 
 
+def test_a_job_with_less_money_than_agreed_is_refused(hospital, make_bundle, policy):
+    job = hospital.lease(make_bundle(), policy)
+    known = hospital.oracle.jobs[job.job_id]
+    hospital.oracle.jobs[job.job_id] = known.model_copy(update={"funded": BUDGET - 1})
+    hospital.node().run()
+    assert hospital.hub.failure.code == "TermsRefused"
+    assert f"OPEN with {BUDGET - 1}" in hospital.hub.failure.detail
+
+
 @pytest.mark.parametrize(
     ("source", "code"),
     [
@@ -909,7 +915,7 @@ hospital.check_delivery()
 """
 
 
-@pytest.mark.parametrize("left", [4096, 24576, 49152])
+@pytest.mark.parametrize("left", [4096, 24576, 49152] if LONG else [24576])
 def test_a_full_disk_stops_the_node_by_name_and_the_job_goes_on_when_there_is_room(tmp_path, left):
     on_a_small_disk(tmp_path, FULL_DISK.format(left=left), kilobytes=256)
 

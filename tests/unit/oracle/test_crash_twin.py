@@ -24,8 +24,9 @@ from unit.oracle.bench import (
 
 from oracle.facts import EnclaveRegistered, PlatformJudged
 from oracle.messages import ChallengeRequest, Status, VouchFor
+from oracle.outbox import CARRYING
 from oracle.store.database import Store
-from oracle.store.tables import TransactionRow
+from oracle.store.tables import ReceiptRow, TransactionRow
 
 JOBS = [terms(1), terms(2)]
 RECEIPTS = [
@@ -95,6 +96,29 @@ class SteppedStore(Store):
             self.steps.step()
 
 
+def note_moves(bench: Bench) -> None:
+    """Have the database itself note each change of a receipt's status."""
+    table = ReceiptRow.__tablename__
+    with bench.store.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE moves (before TEXT, after TEXT)")
+        connection.exec_driver_sql(
+            f"CREATE TRIGGER noted AFTER UPDATE OF status ON {table} WHEN OLD.status != NEW.status "
+            "BEGIN INSERT INTO moves VALUES (OLD.status, NEW.status); END"
+        )
+
+
+def moves(bench: Bench) -> set[tuple[Status, Status | None]]:
+    """The changes that `docs/states.md` has to know; facts may give any status but SUBMITTED."""
+    with bench.store.engine.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT before, after FROM moves").all()
+    found = {(Status(before), Status(after)) for before, after in rows}
+    return {
+        (before, after if (before, after) in CARRYING or after is Status.SUBMITTED else None)
+        for before, after in found
+        if Status.SUBMITTED in (before, after)
+    }
+
+
 def play(
     directory: Path, kill_at: int | None, vouch_for: VouchFor = VouchFor.KEY
 ) -> tuple[Bench, Steps]:
@@ -103,6 +127,7 @@ def play(
     Where the operators vouch for the platform, only the enclave is registered, by a quote.
     """
     bench = Bench.create(directory, attested=False, vouch_for=vouch_for)
+    note_moves(bench)
     steps = Steps(kill_at)
     store = SteppedStore(str(bench.store.engine.url))
     store.steps = steps
@@ -208,6 +233,7 @@ def test_killed_at_any_step_it_ends_like_its_twin_and_never_reuses_a_nonce(
         directory.mkdir()
         bench, _ = play(directory, kill_at)
         assert outcome(bench) == expected, f"killed at step {kill_at}"
+        assert moves(bench) <= CARRYING.keys(), f"killed at step {kill_at}"
         for nonce, calls in bench.ledger.calldata_by_nonce().items():
             assert len(calls) == 1, f"nonce {nonce} carried two calls, killed at step {kill_at}"
         with bench.store.read() as session:
