@@ -17,6 +17,7 @@ import requests
 
 Answer = dict[str, Any]
 Change = Callable[[list[Any], Any], Any]
+Rewrite = Callable[[dict[str, Any]], Answer | None]
 
 HANG_SECONDS = 30.0
 
@@ -27,8 +28,9 @@ class Faults:
 
     `hang`: no answer until the proxy heals (or HANG_SECONDS). `status`: this HTTP status instead of
     an answer, with `headers`. `error`: this JSON-RPC error. `garbage`: these bytes as the body.
-    `lies`: by method, what becomes of the true result (parameters, result → result). `height`: no
-    blocks above it exist, as for an endpoint that has stopped following. `only`: the methods that
+    `rewrite`: may change a request, or answer it itself with a result or an error. `lies`: by
+    method, what becomes of the true result (parameters, result → result). `height`: no blocks above
+    it exist, as for an endpoint that has stopped following. `only`: the methods that
     all this is about, None for every one.
     """
 
@@ -37,6 +39,7 @@ class Faults:
     headers: dict[str, str] = field(default_factory=dict)
     error: dict[str, Any] | None = None
     garbage: bytes | None = None
+    rewrite: Rewrite = lambda request: None
     lies: dict[str, Change] = field(default_factory=dict)
     height: int | None = None
     only: frozenset[str] | None = None
@@ -101,6 +104,8 @@ class FaultyRpc:
         frame: Answer = {"jsonrpc": "2.0", "id": call["id"]}
         if faults.error is not None:
             return 200, {}, json.dumps({**frame, "error": faults.error}).encode()
+        if (own := faults.rewrite(call)) is not None:
+            return 200, {}, json.dumps({**frame, **own}).encode()
         return 200, {}, json.dumps(self._truth_or_lie(faults, method, call)).encode()
 
     def _truth_or_lie(self, faults: Faults, method: str, call: dict[str, Any]) -> Answer:

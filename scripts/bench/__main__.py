@@ -1,8 +1,6 @@
 """`python -m scripts.bench`: measure, print, and keep."""
 
 import json
-import os
-import platform
 import time
 from typing import Annotated, Any
 
@@ -13,8 +11,8 @@ from rich.table import Table
 from scripts.bench.committee import committee_table, measure_committees, save_committees
 from scripts.bench.gas import measure_gas
 from scripts.bench.hub import measure_hub
-from scripts.bench.intake import measure_intake
 from scripts.bench.loader import loader_table, measure_loader, save_loader
+from scripts.bench.oracle import machine, measure_oracle, oracle_tables, save_oracle
 from scripts.bench.report import (
     DOCUMENT,
     FIGURES,
@@ -46,19 +44,19 @@ def main(
     committees = measure_committees(report)
     speed = {name: round(found) for name, found in measure_speed().items()}
     report("speed off chain")
-    intake = measure_intake(report)
+    oracle = measure_oracle(report)
     loader = measure_loader()
     report("the metered loader")
     hub = measure_hub(report)
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     if save:
         (FIGURES / "gas.json").write_text(json.dumps(gas, indent=2) + "\n")
-        kept = {"machine": machine, "per_second": speed, "intake": intake, "hub": hub}
+        kept = {"machine": machine(), "per_second": speed, "hub": hub}
         (FIGURES / "speed.json").write_text(json.dumps(kept, indent=2) + "\n")
         DOCUMENT.write_text(document(gas))
         draw(gas, PICTURE)
         save_committees(committees)
-        save_loader(loader, machine)
+        save_loader(loader, machine())
+        save_oracle(oracle)
     report("done")
     if as_json:
         typer.echo(
@@ -67,7 +65,7 @@ def main(
                     "gas": gas,
                     "committees": committees,
                     "per_second": speed,
-                    "intake": intake,
+                    "oracle": oracle,
                     "loader": loader,
                     "hub": hub,
                 }
@@ -78,19 +76,14 @@ def main(
     for table in terminal_tables(gas):
         console.print(table)
     console.print(committee_table(committees))
-    table = Table("operation", title=f"Speed, one core ({machine})", title_justify="left")
+    table = Table("operation", title=f"Speed, one core ({machine()})", title_justify="left")
     table.add_column("per second", justify="right")
     for name, per_second in speed.items():
         table.add_row(name, f"{per_second:,}")
     console.print(table)
     console.print(loader_table(loader))
-    table = Table("intake", title="Receipts a second, durable", title_justify="left")
-    for kind in ("sqlite", "postgresql"):
-        table.add_column(kind, justify="right")
-    for name in intake["sqlite"]:
-        row = [intake.get(kind, {}).get(name) for kind in ("sqlite", "postgresql")]
-        table.add_row(name, *("-" if found is None else f"{found:,.0f}" for found in row))
-    console.print(table)
+    for table in oracle_tables(oracle):
+        console.print(table)
     title = f"Hub: {hub['jobs']:,} queued jobs, {hub['nodes']} nodes that ask"
     table = Table("hub", title=title, title_justify="left")
     for kind in ("sqlite", "postgresql"):

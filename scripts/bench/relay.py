@@ -10,13 +10,14 @@ import math
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import typer
 import uvicorn
 from web3 import Web3
@@ -37,6 +38,9 @@ from settlement.eip712 import receipt_digest
 
 BLOCK = 2
 """Seconds between blocks."""
+
+ROUND = 0.25
+"""How much of that the oracle lets pass between two of its rounds."""
 
 RECEIPTS = 200
 """Receipts in each block."""
@@ -70,7 +74,8 @@ def heights(w3: Web3) -> Iterator[Heights]:
 
     def look() -> None:
         while not over.wait(0.05):
-            found.came.setdefault(w3.eth.block_number, time.monotonic())
+            for number in range(found.latest + 1, w3.eth.block_number + 1):
+                found.came[number] = time.monotonic()
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
@@ -81,7 +86,7 @@ def heights(w3: Web3) -> Iterator[Heights]:
         thread.join()
 
 
-def serve(folder: Path, url: str, port: int) -> None:
+def serve(folder: Path, url: str, port: int, block: int = BLOCK) -> None:
     """The oracle of `folder` on the chain at `url`, until it is killed."""
     settings = OracleSettings(
         port=port,
@@ -94,7 +99,7 @@ def serve(folder: Path, url: str, port: int) -> None:
         peer_token_file=folder / "token",
         collateral_file=folder / "collateral.json",
         rate_per_address=RATE,
-        poll_interval=0.5,
+        poll_interval=block * ROUND,
         batch_age=0,
     )
     service = build(settings)
@@ -104,7 +109,9 @@ def serve(folder: Path, url: str, port: int) -> None:
 
 
 @contextmanager
-def oracle(deployment: Deployment, url: str, folder: Path) -> Iterator[int]:
+def oracle(
+    deployment: Deployment, url: str, folder: Path, block: int
+) -> Iterator[tuple[int, psutil.Process]]:
     """An oracle process; its port."""
     collateral = DevPlatform.create(int(time.time()), chain_id=deployment.chain_id)
     files = {
@@ -114,14 +121,22 @@ def oracle(deployment: Deployment, url: str, folder: Path) -> Iterator[int]:
         "collateral.json": collateral.collateral_json(),
         **{name: account(name).key.hex() for name in KEYS},
     }
-    with served("scripts.bench.relay", folder, files, url) as (port, _):
-        yield port
+    options = ("--block", str(block))
+    with served("scripts.bench.relay", folder, files, url, *options) as (port, process):
+        yield port, psutil.Process(process.pid)
 
 
 def measure_relay(
-    report: Callable[[str], None], *, blocks: int = BLOCKS, log: Path | None = None
+    report: Callable[[str], None],
+    *,
+    blocks: int = BLOCKS,
+    block: int = BLOCK,
+    log: Path | None = None,
 ) -> dict[str, Any]:
     """Blocks and seconds from a receipt's being accepted until it is paid, as percentiles.
+
+    With them the processor seconds that oracle and chain take for each block: these do not depend
+    on what else the machine does. `block` is the seconds between two, longer on a busy machine.
 
     Raises:
         RuntimeError: when a receipt is not accepted.
@@ -137,14 +152,20 @@ def measure_relay(
         report(f"relay: {len(jobs)} jobs on {NODES} nodes")
         rpc(w3, "evm_setAutomine", False)
         rpc(w3, "anvil_setBlockTimestampInterval", BLOCK)
-        rpc(w3, "evm_setIntervalMining", BLOCK)
+        rpc(w3, "evm_setIntervalMining", block)
         url = str(w3.provider.endpoint_uri)  # type: ignore[attr-defined]
         folder = Path(name)
         try:
-            with oracle(world.deployment, url, folder) as port, heights(w3) as seen:
+            with (
+                oracle(world.deployment, url, folder, block) as (port, process),
+                heights(w3) as seen,
+            ):
                 _wait_for_facts(port, claims[-1], world.deployment)
                 report("relay: the oracle has seen them")
-                return _post_and_follow(world, port, claims, seen, url)
+                (anvil,) = (it for it in psutil.Process().children() if it.name() == "anvil")
+                return _post_and_follow(
+                    world, port, claims, seen, url, block, {"oracle": process, "chain": anvil}
+                )
         finally:
             if log is not None:
                 log.write_bytes((folder / "log").read_bytes())
@@ -162,11 +183,18 @@ def _wait_for_facts(port: int, claim: Claim, deployment: Deployment) -> None:
 
 
 def _post_and_follow(
-    world: World, port: int, claims: Sequence[Claim], seen: Heights, url: str
+    world: World,
+    port: int,
+    claims: Sequence[Claim],
+    seen: Heights,
+    url: str,
+    block: int,
+    processes: Mapping[str, psutil.Process],
 ) -> dict[str, Any]:
     domain = world.deployment.vault_domain
     posted: dict[bytes, tuple[int, float]] = {}
-    size, pause = RECEIPTS // PARTS, BLOCK / PARTS
+    size, pause = RECEIPTS // PARTS, block / PARTS
+    before = {name: _used(process) for name, process in processes.items()}
     begun, late = time.monotonic(), 0.0
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
         for turn, at in enumerate(range(0, len(claims), size)):
@@ -192,7 +220,7 @@ def _post_and_follow(
     while len(paid) < len(posted):
         if time.monotonic() > end:
             raise TookTooLong(f"{len(posted) - len(paid)} of {len(posted)} settlements", PATIENCE)
-        time.sleep(BLOCK)
+        time.sleep(block)
         latest = view.latest()
         if latest > asked:
             settled = (e for e in view.events(asked + 1, latest) if isinstance(e, Settled))
@@ -200,17 +228,26 @@ def _post_and_follow(
             asked = latest
     blocks = [paid[digest].block - height for digest, (height, _) in posted.items()]
     seconds = [seen.came[paid[digest].block] - at for digest, (_, at) in posted.items()]
+    used = {name: _used(process) - before[name] for name, process in processes.items()}
     transactions = {place.transaction for place in paid.values()}
     return {
         "receipts": len(posted),
         "receipts in a block": RECEIPTS,
-        "seconds between blocks": BLOCK,
+        "seconds between blocks": block,
         "relaying keys": len(KEYS),
         "transactions": len(transactions),
         "most seconds that posting was late": round(late, 2),
+        "processor seconds for a block's receipts": {
+            name: round(seconds * RECEIPTS / len(posted), 2) for name, seconds in used.items()
+        },
         "blocks": _percentiles(blocks),
         "seconds": _percentiles(seconds),
     }
+
+
+def _used(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def _percentiles(values: Sequence[float]) -> dict[str, float]:
@@ -223,16 +260,18 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command("measure")
-def _measure(blocks: int = BLOCKS, log: Path | None = None) -> None:
-    """Measure relaying alone; `--log` keeps what the oracle said."""
-    found = measure_relay(lambda what: typer.echo(what, err=True), blocks=blocks, log=log)
+def _measure(blocks: int = BLOCKS, block: int = BLOCK, log: Path | None = None) -> None:
+    """Measure relaying alone; `--block` is the seconds between two, `--log` keeps what was said."""
+    found = measure_relay(
+        lambda what: typer.echo(what, err=True), blocks=blocks, block=block, log=log
+    )
     typer.echo(json.dumps(found, indent=2))
 
 
 @app.command("serve")
-def _serve(folder: Path, url: str, port: int) -> None:
+def _serve(folder: Path, url: str, port: int, block: int = BLOCK) -> None:
     """What `measure` starts."""
-    serve(folder, url, port)
+    serve(folder, url, port, block)
 
 
 if __name__ == "__main__":

@@ -1,49 +1,36 @@
 """One relaying oracle over the real contracts: its parts in this process, or as a process."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 from anvil import Chain, key
+from integration.oracle.scene import GWEI, Scene, url_of
 from sqlalchemy import select
 
 from oracle.chain import RpcChain
 from oracle.client import OracleClient, OracleUnavailable
 from oracle.clients.edge.devplatform import DevPlatform
-from oracle.intake import Intake
-from oracle.keyring import Keyring, RelayPolicy
+from oracle.keyring import RelayPolicy
 from oracle.messages import EscrowRequest, ReceiptStatus, Status
 from oracle.reconcile import reconcile
-from oracle.relayer import Relayer
-from oracle.signers.local import LocalKey
 from oracle.store.database import Store
 from oracle.store.tables import ReceiptRow
 from oracle.transactions import FeePolicy
-from oracle.watcher import Watcher
 from scripts.chain import ROOT, die_with_parent, free_port, rpc
 from settlement.contracts import Claim
 from settlement.models import JobTerms, SignedReceipt
 
-GWEI = 10**9
 PRICE = 50_000
 TOKEN = "the operators' shared token, long enough"
 WAIT = 600.0
 """Seconds that a process may take for anything before the test gives up on it."""
-
-
-def url_of(chain: Chain) -> str:
-    return str(chain.w3.provider.endpoint_uri)  # type: ignore[attr-defined]
+POLICY = RelayPolicy(fees=FeePolicy(min_tip=GWEI, max_fee=1_000 * GWEI), patience=5)
 
 
 def until(what: str, ask: Callable[[], Any]) -> Any:
@@ -56,8 +43,8 @@ def until(what: str, ask: Callable[[], Any]) -> Any:
     raise AssertionError(f"{what} did not happen")
 
 
-class Oracle:
-    """The oracle's parts on a database of their own. `ahead` is what its clock is wrong by."""
+class Oracle(Scene):
+    """One more scene, on a database of its own. `ahead` is what its clock is wrong by."""
 
     def __init__(
         self,
@@ -68,37 +55,18 @@ class Oracle:
         ahead: int = 0,
         keys: tuple[str, ...] = ("relayer",),
     ) -> None:
-        self.chain = chain
-        self.ahead = ahead
-        self.store = Store(f"sqlite:///{database}")
-        self.store.migrate()
+        store = Store(f"sqlite:///{database}")
+        store.migrate()
         view = RpcChain(url or url_of(chain), chain.deployment)
-        self.watcher = Watcher(self.store, view, chain.deployment)
-        self.intake = Intake(self.store, chain.deployment, self.clock)
+        super().__init__(chain, store, view, POLICY, keys, ahead)
         for name in keys:
-            rpc(chain.w3, "anvil_setBalance", key(name).address, hex(10**21))
-        policy = RelayPolicy(fees=FeePolicy(min_tip=GWEI, max_fee=1_000 * GWEI), patience=5)
-        signers = [LocalKey(key(name)) for name in keys]
-        keyring = Keyring(self.store, view, chain.deployment, signers, policy)
-        self.relayer = Relayer(self.store, view, chain.deployment, keyring, policy, self.clock)
-
-    def close(self) -> None:
-        """The process ends."""
-        self.relayer.keyring.close()
-        self.store.close()
-
-    def clock(self) -> int:
-        return int(self.chain.w3.eth.get_block("latest")["timestamp"]) + self.ahead
-
-    def watch(self) -> None:
-        while self.watcher.tick():
-            pass
+            self.fund(name)
 
     def round(self) -> None:
         """The watcher and the relayer once, then a block."""
         self.watch()
-        self.relayer.tick()
-        rpc(self.chain.w3, "evm_mine")
+        self.tick()
+        self.mine()
 
     def rounds(self, count: int = 8) -> None:
         for _ in range(count):
@@ -123,55 +91,6 @@ def check_ledger(chain: Chain, store: Store, paid: dict[bytes, int]) -> None:
     assert {job: chain.payer.job(job).paid for job in paid} == paid
     report = reconcile(chain.w3, chain.deployment, store=store)
     assert [str(difference) for difference in report.differences] == []
-
-
-# An endpoint with a mind of its own
-
-
-@dataclass
-class Endpoint:
-    """A proxy in front of the chain: `rewrite` may change a request, or answer it itself."""
-
-    behind: str
-    rewrite: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda request: None
-    requests: list[dict[str, Any]] = field(default_factory=list)
-
-    def answer(self, request: dict[str, Any]) -> Any:
-        self.requests.append(request)
-        if (own := self.rewrite(request)) is not None:
-            return {"jsonrpc": "2.0", "id": request["id"], **own}
-        return httpx.post(self.behind, json=request, timeout=30).json()
-
-
-@contextmanager
-def endpoint(chain: Chain) -> Iterator[tuple[Endpoint, str]]:
-    """A proxy in front of the chain, and its URL."""
-    proxy = Endpoint(url_of(chain))
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            answer = json.dumps(proxy.answer(body)).encode()
-            self.send_response(200)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        def log_message(self, *_: Any) -> None:
-            """Nothing: what the test needs to know is in `requests`."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield proxy, f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 # The oracle as a process

@@ -10,16 +10,16 @@ from pathlib import Path
 import httpx
 import pytest
 from anvil import DAY, GENESIS, Chain, key
+from faulty_rpc import Faults, faulty_rpc
 from integration.operate.scene import (
     PRICE,
     WAIT,
     Oracle,
     Process,
     check_ledger,
-    endpoint,
     until,
-    url_of,
 )
+from integration.oracle.scene import url_of
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
@@ -113,7 +113,7 @@ def test_an_endpoint_that_grants_few_blocks_at_once_is_asked_for_few(
     terms = chain.open(chain.terms())
     for _ in range(40):
         rpc(chain.w3, "evm_mine")
-    with endpoint(chain) as (proxy, url):
+    with faulty_rpc(url_of(chain)) as proxy:
 
         def limited(request: dict) -> dict | None:  # type: ignore[type-arg]
             if request["method"] != "eth_getLogs":
@@ -124,12 +124,12 @@ def test_an_endpoint_that_grants_few_blocks_at_once_is_asked_for_few(
             message = "query exceeds max block range 5"
             return {"error": {"code": -32005, "message": message}}
 
-        proxy.rewrite = limited
-        oracle = Oracle(chain, tmp_path / "oracle.db", url=url)
+        proxy.faults.rewrite = limited
+        oracle = Oracle(chain, tmp_path / "oracle.db", url=proxy.url)
         oracle.hand_in(chain.claim(terms, 10))
         oracle.rounds()
         check_ledger(chain, oracle.store, {chain.id(terms): 10 * PRICE})
-        assert any(request["method"] == "eth_getLogs" for request in proxy.requests)
+        assert proxy.asked["eth_getLogs"]
     oracle.close()
 
 
@@ -140,7 +140,7 @@ def test_an_endpoint_that_loses_logs_stops_the_facts_and_pays_nobody_wrongly(
     terms = chain.open(chain.terms())
     for _ in range(FINALITY + 1):
         rpc(chain.w3, "evm_mine")
-    with endpoint(chain) as (proxy, url):
+    with faulty_rpc(url_of(chain)) as proxy:
         seen: list[dict] = []  # type: ignore[type-arg]
 
         def forgetful(request: dict) -> dict | None:  # type: ignore[type-arg]
@@ -150,14 +150,14 @@ def test_an_endpoint_that_loses_logs_stops_the_facts_and_pays_nobody_wrongly(
             asked = request["params"][0]
             return None if asked["fromBlock"] == asked["toBlock"] else {"result": []}
 
-        proxy.rewrite = forgetful
-        oracle = Oracle(chain, tmp_path / "oracle.db", url=url)
+        proxy.faults.rewrite = forgetful
+        oracle = Oracle(chain, tmp_path / "oracle.db", url=proxy.url)
         with pytest.raises(Exception, match="asked twice for the logs"):
             oracle.watcher.tick()
         with oracle.store.read() as session:
             assert session.get(CursorRow, 1) is None
         assert oracle.watcher.incomplete == 1
-        proxy.rewrite = lambda request: None
+        proxy.heal()
         oracle.hand_in(chain.claim(terms, 10))
         oracle.rounds()
         check_ledger(chain, oracle.store, {chain.id(terms): 10 * PRICE})
@@ -170,20 +170,20 @@ def test_an_endpoint_that_stands_still_at_an_old_block_is_named_and_nothing_move
     terms = chain.open(chain.terms())
     oracle.hand_in(chain.claim(terms, 10))
     oracle.rounds()
-    with endpoint(chain) as (proxy, url):
+    with faulty_rpc(url_of(chain)) as proxy:
         oracle.relayer.keyring.close()  # the other one has the key now
-        old = Oracle(chain, tmp_path / "oracle.db", url=url)
+        old = Oracle(chain, tmp_path / "oracle.db", url=proxy.url)
 
         def stuck(request: dict) -> dict | None:  # type: ignore[type-arg]
             if request["params"][:1] == ["finalized"]:
                 request["params"][0] = hex(chain.deployment.block)
             return None
 
-        proxy.rewrite = stuck
+        proxy.faults.rewrite = stuck
         with pytest.raises(FinalityWentBack) as caught:
             old.watcher.tick()
         assert caught.value.finalized == chain.deployment.block
-        proxy.rewrite = lambda request: None
+        proxy.heal()
         old.rounds(2)
     check_ledger(chain, oracle.store, {chain.id(terms): 10 * PRICE})
     old.close()
@@ -373,16 +373,15 @@ def test_while_the_vault_is_paused_receipts_are_kept_and_paid_afterwards(
 def test_the_endpoint_away_stops_all_and_starts_all_again(chain: Chain, tmp_path: Path) -> None:
     chain.register_enclave()
     terms = chain.open(chain.terms())
-    with endpoint(chain) as (proxy, url):
-        oracle = Oracle(chain, tmp_path / "oracle.db", url=url)
+    with faulty_rpc(url_of(chain)) as proxy:
+        oracle = Oracle(chain, tmp_path / "oracle.db", url=proxy.url)
         oracle.rounds(4)
-        refused = {"error": {"code": -32000, "message": "try later"}}
-        proxy.rewrite = lambda request: refused
+        proxy.faults = Faults(error={"code": -32000, "message": "try later"})
         assert oracle.hand_in(chain.claim(terms, 10)).status is Status.ACCEPTED
         for tick in (oracle.watcher.tick, oracle.relayer.tick):
             with pytest.raises(ChainUnavailable, match="try later"):
                 tick()
-        proxy.rewrite = lambda request: None
+        proxy.heal()
         oracle.rounds()
         check_ledger(chain, oracle.store, {chain.id(terms): 10 * PRICE})
     oracle.close()

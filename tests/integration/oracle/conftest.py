@@ -36,6 +36,4 @@ def scene(quick: Chain, tmp_path: Path) -> Iterator[Scene]:
     """A relaying oracle with one key."""
     scene = Scene.create(quick, tmp_path)
     yield scene
-    assert scene.keyring is not None
-    scene.keyring.close()
-    scene.store.close()
+    scene.close()

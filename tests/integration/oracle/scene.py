@@ -42,6 +42,7 @@ class Scene:
     view: View
     policy: RelayPolicy = POLICY
     keys: tuple[str, ...] = ("relayer",)
+    ahead: int = 0
     keyring: Keyring | None = field(init=False, default=None)
 
     @classmethod
@@ -66,11 +67,21 @@ class Scene:
         deployment = self.chain.deployment
         signers = [LocalKey(key(name)) for name in self.keys]
         self.watcher = Watcher(self.store, self.view, deployment)
-        self.intake = Intake(self.store, deployment, self.chain.payer.now)
+        self.intake = Intake(self.store, deployment, self.clock)
         self.keyring = Keyring(self.store, self.view, deployment, signers, self.policy)
         self.relayer = Relayer(
-            self.store, self.view, deployment, self.keyring, self.policy, self.chain.payer.now
+            self.store, self.view, deployment, self.keyring, self.policy, self.clock
         )
+
+    def close(self) -> None:
+        """The process ends."""
+        assert self.keyring is not None
+        self.keyring.close()
+        self.store.close()
+
+    def clock(self) -> int:
+        """The newest block's time, and what this process's clock is ahead of it, in seconds."""
+        return self.chain.payer.now() + self.ahead
 
     def outbox(self, name: str = "relayer") -> Outbox:
         """A key's transactions."""

@@ -4,8 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +42,41 @@ from settlement.signer import LocalSigner
 MEASUREMENT = keccak(text="measurement")
 CONFIGURATION = keccak(text="configuration")
 ENCRYPTION_KEY = keccak(text="encryption key")
+MOST_RECORDS = 900
+"""Fewer than the budget pays for."""
+
 TOKEN = "the operators' shared token, long enough"
 T = TypeVar("T")
+LIAR = '''
+import json, os, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Liar(BaseHTTPRequestHandler):
+    """A peer that says yes to everything, and gives what is worth nothing."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        random = lambda size: "0x" + os.urandom(size).hex()
+        answer = {
+            "/v1/committee/challenges": {"challenge": random(32), "expires_at": 2**40},
+            "/v1/committee/tpm/enrolments": {
+                "challenge_id": random(32),
+                "credential_blob": random(68),
+                "encrypted_secret": random(70),
+                "expires_at": 2**40,
+            },
+            "/v1/committee/tpm/activations": {"node_id": 1, "valid_until": 2**40},
+            "/v1/committee/tpm": {"node_id": 1, "valid_until": 2**40},
+            "/v1/committee/signatures": {"signature": "yes"},
+        }[self.path]
+        body = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+HTTPServer(("127.0.0.1", int(sys.argv[1])), Liar).serve_forever()
+'''
 
 
 def until(ask: Callable[[], T | None], seconds: float = 120) -> T:
@@ -211,6 +246,49 @@ def _wait_ready(url: str) -> None:
     until(ready)
 
 
+def lie(stack: ExitStack, network: Network) -> None:
+    """Have a liar answer in the place of the third operator, which is dead."""
+    script = network.directory / "liar.py"
+    script.write_text(LIAR)
+    port = network.urls[2].rpartition(":")[2]
+    spawn(stack, [sys.executable, str(script), port], network.directory / "liar.log")
+    enclave = actor("enclave").address
+    until(lambda: len(network.client.create_challenge(1, enclave).challenges) == 3)
+
+
+class Load:
+    """Batches of receipts, one after the other on a thread, until the block ends."""
+
+    def __init__(self, network: Network, terms: JobTerms, first: int) -> None:
+        self.digests: list[bytes] = []
+        self.records = first
+        self._network, self._terms = network, terms
+        self._over = threading.Event()
+        self._pool = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> "Load":
+        self._done = self._pool.submit(self._run)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._done.result()
+        self._pool.shutdown()
+
+    def _run(self) -> None:
+        with OracleClient(self._network.client.base_url) as client:
+            while not self._over.wait(0.2) and self.records < MOST_RECORDS:
+                counts = range(self.records + 1, self.records + 11)
+                batch = [
+                    self._network.receipt(self._terms, n, by="enclave", done=False) for n in counts
+                ]
+                for answer in client.submit_receipts(batch):
+                    assert answer.receipt is not None, answer
+                    assert answer.receipt.status is Status.ACCEPTED, answer
+                    self.digests.append(answer.receipt.digest)
+                self.records += len(batch)
+
+
 def _file(directory: Path, name: str, content: str) -> str:
     path = directory / name
     path.write_text(content)
@@ -266,7 +344,7 @@ def settled(ask: Callable[[], Any]) -> Any:
     return until(check)
 
 
-def test_from_evidence_to_a_closed_job_through_a_killed_relayer_and_a_dead_peer(
+def test_from_evidence_to_a_closed_job_through_a_killed_relayer_and_a_dead_and_a_lying_peer(
     network: Network,
 ) -> None:
     client = network.client
@@ -299,20 +377,33 @@ def test_from_evidence_to_a_closed_job_through_a_killed_relayer_and_a_dead_peer(
     assert paid.amount == 2_000_000
     assert network.w3.eth.get_transaction_receipt(HexBytes(paid.transaction))["status"] == 1
 
-    # With one peer dead there is still a quorum of two.
-    again = client.submit_attestation(network.evidence()).digest
-    settled(lambda: client.attestation(again))
+    # With one peer dead, and then lying, there is still a quorum of two, while receipts pour in.
+    with Load(network, terms, 10) as load, ExitStack() as stack:
+        again = client.submit_attestation(network.evidence()).digest
+        settled(lambda: client.attestation(again))
+        lie(stack, network)
+        again = client.submit_attestation(network.evidence()).digest
+        settled(lambda: client.attestation(again))
+    assert len(load.digests) >= 20
 
-    last = network.receipt(terms, 30, by="enclave", done=True)
+    last = network.receipt(terms, load.records + 10, by="enclave", done=True)
     digest = client.submit_receipt(last).digest
-    assert settled(lambda: client.receipt(digest)).amount == 2_000_000
+    settled(lambda: client.receipt(digest))
+    amounts = [
+        settled(lambda one=one: client.receipt(one)).amount
+        for one in (first.digest, *load.digests, digest)
+    ]
+    earned = 1_000_000 + (load.records + 10) * 100_000
+    assert sum(amounts) == earned
     closed = client.job(job)
     assert (closed.state, closed.paid, closed.refunded) == (
         JobState.CLOSED,
-        4_000_000,
-        96_000_000,
+        earned,
+        terms.budget - earned,
     )
-    assert payer.job(job).paid == 4_000_000
+    assert payer.job(job).paid == earned
+    log = (network.directory / "operator 0.log").read_text()
+    assert log.count('"peer did not help"') >= 2
 
     with pytest.raises(OracleRefused) as caught:
         client.job(bytes(32))

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,9 +14,9 @@ from endorsement import EndorsementCa
 from integration.oracle.test_three_operators import (
     Network,
     _wait_ready,
+    lie,
     network,  # noqa: F401 - a fixture
     settled,
-    spawn,
     until,
 )
 from swtpm import Swtpm, emulated_tpm
@@ -30,36 +29,6 @@ from oracle.messages import NodeStatus
 
 ENCLAVE = actor("enclave").address
 BOOTED = Bank.SHA256.digest(b"the node's kernel")
-LIAR = '''
-import json, os, sys
-from http.server import BaseHTTPRequestHandler, HTTPServer
-
-class Liar(BaseHTTPRequestHandler):
-    """A peer that says yes to everything, and gives what is worth nothing."""
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers["content-length"]))
-        random = lambda size: "0x" + os.urandom(size).hex()
-        answer = {
-            "/v1/committee/challenges": {"challenge": random(32), "expires_at": 2**40},
-            "/v1/committee/tpm/enrolments": {
-                "challenge_id": random(32),
-                "credential_blob": random(68),
-                "encrypted_secret": random(70),
-                "expires_at": 2**40,
-            },
-            "/v1/committee/tpm/activations": {"node_id": 1, "valid_until": 2**40},
-            "/v1/committee/tpm": {"node_id": 1, "valid_until": 2**40},
-            "/v1/committee/signatures": {"signature": "yes"},
-        }[self.path]
-        body = json.dumps(answer).encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-HTTPServer(("127.0.0.1", int(sys.argv[1])), Liar).serve_forever()
-'''
 
 
 @pytest.fixture
@@ -191,22 +160,13 @@ def test_node_is_routable_by_each_operator_that_saw_its_tpm_and_by_the_dead_one_
 def test_lying_operator_changes_nothing_for_the_honest_two(
     network: Network,  # noqa: F811
     machine: Machine,
-    tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> None:
     client = network.client
     kill(network.operators[2])
     stack = ExitStack()
     request.addfinalizer(stack.close)
-    liar = tmp_path / "liar.py"
-    liar.write_text(LIAR)
-    port = network.urls[2].rpartition(":")[2]
-    spawn(stack, [sys.executable, str(liar), port], tmp_path / "liar.log")
-
-    def lying() -> bool:
-        return len(client.create_challenge(1, ENCLAVE).challenges) == 3
-
-    until(lying)
+    lie(stack, network)
     digest = client.submit_attestation(network.evidence(machine.evidence)).digest
     settled(lambda: client.attestation(digest))
     assert [status(url).routable for url in network.urls[:2]] == [True, True]

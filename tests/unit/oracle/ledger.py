@@ -669,12 +669,13 @@ class Ledger:
         self._reach()
         return self.balances.get(account, PLENTY)
 
-    def calldata_by_nonce(self) -> dict[int, set[bytes]]:
-        """All that was ever sent under each nonce."""
-        by_nonce: dict[int, set[bytes]] = {}
+    def calldata_by_nonce(self) -> dict[tuple[str, int], set[bytes]]:
+        """All that was ever sent under each nonce of each key."""
+        by_nonce: dict[tuple[str, int], set[bytes]] = {}
         for raw in self.sent:
             fields = _fields(raw)
-            by_nonce.setdefault(int(fields["nonce"]), set()).add(bytes(fields["data"]))
+            nonce = (Account.recover_transaction(raw), int(fields["nonce"]))
+            by_nonce.setdefault(nonce, set()).add(bytes(fields["data"]))
         return by_nonce
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 from unit.oracle.bench import (
     PLATFORM,
+    POLICY,
     Bench,
     actor,
     digest_of,
@@ -22,6 +24,7 @@ from unit.oracle.bench import (
     terms,
 )
 
+from oracle.batching import BatchPolicy
 from oracle.facts import EnclaveRegistered, PlatformJudged
 from oracle.messages import ChallengeRequest, Status, VouchFor
 from oracle.outbox import CARRYING
@@ -119,14 +122,19 @@ def moves(bench: Bench) -> set[tuple[Status, Status | None]]:
     }
 
 
+KEYS = ("relayer", "relayer 2")
+ONE_EACH = replace(POLICY, max_in_flight=1, batch=BatchPolicy(max_batch=1))
+"""What makes several keys work side by side: one receipt in each transaction, one for each key."""
+
+
 def play(
-    directory: Path, kill_at: int | None, vouch_for: VouchFor = VouchFor.KEY
+    directory: Path, kill_at: int | None, vouch_for: VouchFor = VouchFor.KEY, **options: Any
 ) -> tuple[Bench, Steps]:
     """Register an enclave, escrow and settle two jobs; the process dies once, at step `kill_at`.
 
     Where the operators vouch for the platform, only the enclave is registered, by a quote.
     """
-    bench = Bench.create(directory, attested=False, vouch_for=vouch_for)
+    bench = Bench.create(directory, attested=False, vouch_for=vouch_for, **options)
     note_moves(bench)
     steps = Steps(kill_at)
     store = SteppedStore(str(bench.store.engine.url))
@@ -229,17 +237,36 @@ def test_killed_at_any_step_it_ends_like_its_twin_and_never_reuses_a_nonce(
 ) -> None:
     expected, steps = undisturbed
     for kill_at in range(1 + part, steps + 1, 4):
-        directory = tmp_path / str(kill_at)
-        directory.mkdir()
-        bench, _ = play(directory, kill_at)
-        assert outcome(bench) == expected, f"killed at step {kill_at}"
-        assert moves(bench) <= CARRYING.keys(), f"killed at step {kill_at}"
-        for nonce, calls in bench.ledger.calldata_by_nonce().items():
-            assert len(calls) == 1, f"nonce {nonce} carried two calls, killed at step {kill_at}"
-        with bench.store.read() as session:
-            persisted = set(session.scalars(select(TransactionRow.raw)))
-        assert set(bench.ledger.sent) <= persisted, f"sent unpersisted, killed at step {kill_at}"
-        bench.store.close()
+        bench, _ = play(_made(tmp_path / str(kill_at)), kill_at)
+        check(bench, expected, kill_at)
+
+
+def test_killed_with_several_keys_at_work_it_ends_like_the_twin_with_one(
+    undisturbed: tuple[object, int], tmp_path: Path
+) -> None:
+    """Every step in the long run, else every thirty-seventh."""
+    expected, _ = undisturbed
+    options: dict[str, Any] = {"keys": KEYS, "policy": ONE_EACH}
+    bench, steps = play(_made(tmp_path / "undisturbed"), None, **options)
+    at_work = {sender for sender, _ in bench.ledger.calldata_by_nonce()}
+    assert at_work == {actor(name).address for name in KEYS}
+    check(bench, expected, None)
+    stride = 1 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 37
+    for kill_at in range(1, steps.count + 1, stride):
+        bench, _ = play(_made(tmp_path / str(kill_at)), kill_at, **options)
+        check(bench, expected, kill_at)
+
+
+def check(bench: Bench, expected: object, kill_at: int | None) -> None:
+    """The outcome is the twin's, no nonce was used twice, and all that was sent had been kept."""
+    assert outcome(bench) == expected, f"killed at step {kill_at}"
+    assert moves(bench) <= CARRYING.keys(), f"killed at step {kill_at}"
+    for nonce, calls in bench.ledger.calldata_by_nonce().items():
+        assert len(calls) == 1, f"nonce {nonce} carried two calls, killed at step {kill_at}"
+    with bench.store.read() as session:
+        persisted = set(session.scalars(select(TransactionRow.raw)))
+    assert set(bench.ledger.sent) <= persisted, f"sent unpersisted, killed at step {kill_at}"
+    bench.store.close()
 
 
 def test_killed_at_any_step_a_quote_registers_its_key_once(tmp_path: Path) -> None:
