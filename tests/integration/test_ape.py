@@ -133,6 +133,9 @@ def test_an_ape_account_signs_and_sends_for_the_sdk(
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.skipif(
+    os.environ.get("HYPOTHESIS_PROFILE") != "long", reason="ten runs of ape, over a minute"
+)
 def test_every_script_runs_under_ape_on_a_rehearsed_amoy(
     environment: dict[str, str], etherscan: Etherscan, tmp_path: Path
 ) -> None:
