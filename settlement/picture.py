@@ -119,7 +119,7 @@ def _draw_payments(axes: Any, account: JobAccount) -> None:
             (times[index], paid[index]),
             textcoords="offset points",
             # the first label would cross the axis on the side of the others
-            xytext=(0, 5) if index == 0 else (-6, 3),
+            xytext=(0, -11) if index == 0 else (-6, 3),
             ha="left" if index == 0 else "right",
             fontsize=7,
         )

@@ -40,7 +40,7 @@ def wait() -> None:
 
 parameters, record = folder / "parameters.json", folder / "deployment.json"
 run("dry run", "deploy", "--dry-run", "--json", *signed, "--parameters", parameters)
-told["height"] = str(w3.eth.block_number)
+assert not w3.eth.get_code(json.loads(told["dry run"].splitlines()[-1])["deployment"]["vault"])
 run(
     "deploy",
     *("deploy", *signed, "--parameters", parameters),
