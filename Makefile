@@ -8,9 +8,9 @@ UV_VERSION := 0.13.9
 # The CPU build, which PyPI does not carry: pip finds it where pip is configured to.
 TORCH := torch==2.13.0+cpu
 
-# The edge node's sandbox, and for the tests a TPM emulator with its tools and a real PostgreSQL. Installed where
-# set-up may, named where it may not.
-DEBIAN_PACKAGES := swtpm tpm2-tools bubblewrap libseccomp2 nftables postgresql
+# The edge node's sandbox, and for the tests a TPM emulator with its tools, a real PostgreSQL and a browser. Installed
+# where set-up may, named where it may not.
+DEBIAN_PACKAGES := swtpm tpm2-tools bubblewrap libseccomp2 nftables postgresql chromium
 DEBIAN_INSTALL := { test "$$(id -u)" = 0 && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y $(DEBIAN_PACKAGES); }
 
 export UV_CACHE_DIR ?= $(CURDIR)/.cache/uv
@@ -29,7 +29,7 @@ UV := .tools/bin/uv
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help setup run test test-long lint format bench mutants ape artifacts package clean
+.PHONY: help setup run console test test-long lint format bench mutants ape artifacts docs package clean
 
 help: ## show the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,13 +47,16 @@ setup: .cache/setup ## install everything into this folder (done by the other co
 	  || .tools/bin/pip --python $(BIN)/python install --quiet --no-deps '$(TORCH)' > .cache/torch.log 2>&1 \
 	  || echo "PyTorch's CPU build is not to be had here (.cache/torch.log): the default job trains with JAX instead" >&2
 	@{ command -v swtpm && command -v tpm2_quote && command -v bwrap && PATH=$$PATH:/usr/sbin command -v nft \
-	  && ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 || $(DEBIAN_INSTALL) >&2 \
-	  || echo "without apt-get install $(DEBIAN_PACKAGES) jobs train in no sandbox, which is for development only, and tests of TPM quotes and PostgreSQL fail" >&2
+	  && command -v chromium && ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 || $(DEBIAN_INSTALL) >&2 \
+	  || echo "without apt-get install $(DEBIAN_PACKAGES) jobs train in no sandbox, which is for development only, and tests of TPM quotes, PostgreSQL and the console fail" >&2
 	@mkdir -p .cache/vvm && ln -sf $(CURDIR)/$(BIN)/vyper .cache/vvm/vyper-0.4.3
 	@touch $@
 
 run: .cache/setup ## the whole way on a local chain: escrow, train, settle, deliver
 	@$(BIN)/python -m scripts.run $(ARGS)
+
+console: .cache/setup ## the console on a local chain, with a job done through it; until Ctrl-C
+	@$(BIN)/python -m scripts.console $(ARGS)
 
 test: .cache/setup ## all tests
 	@$(BIN)/python -m pytest $(ARGS)
@@ -67,6 +70,7 @@ lint: .cache/setup ## format, lint, types, import directions, artifacts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m scripts.artifacts --check
+	@$(BIN)/python -m scripts.webbundle --check
 
 format: .cache/setup ## let ruff format and mend
 	@$(BIN)/ruff format .
@@ -81,8 +85,13 @@ mutants: .cache/setup ## break each check of the contracts in turn; writes docs/
 ape: .cache/setup ## ape with this folder's compiler and chain: make ape ARGS="run deploy --help"
 	@PATH=$(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$$PATH ape $(ARGS)
 
-artifacts: .cache/setup ## compile the contracts into settlement/artifacts/
+artifacts: .cache/setup ## compile the contracts into settlement/artifacts/, and bundle the console's scripts
 	@$(BIN)/python -m scripts.artifacts
+	@$(BIN)/python -m scripts.webbundle
+
+docs: .cache/setup ## write the pictures and build the documentation into .build/site; links are checked
+	@$(BIN)/python -m scripts.pictures
+	@$(BIN)/python -m scripts.website $(ARGS)
 
 package: .cache/setup ## build the commit into dist/: wheel, sdist, SBOM, SHA256SUMS; the same bytes everywhere
 	@$(BIN)/python -m scripts.package $(ARGS)

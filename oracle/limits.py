@@ -1,21 +1,16 @@
 """Bounds on requests, before anything reads them: how often, how long, how slow, and by whom."""
 
 import asyncio
-import math
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
 
-from limits import RateLimitItem, parse
-from limits.storage import MemoryStorage
-from limits.strategies import SlidingWindowCounterRateLimiter
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from oracle.errors import ApiKeyRefused, BodyTooLarge, BodyTooSlow, RateLimited
 from oracle.keys import PREFIX, ApiKey, ApiKeys
 from oracle.messages import MAX_RECEIPTS
+from oracle.rates import Rate, address_of
 from settlement.errors import RaphaError
 
 MAX_BODY = 64 * 1024
@@ -53,9 +48,8 @@ class RateLimits:
     """Counts per API key and per client address, in this process."""
 
     def __init__(self, policy: AccessPolicy) -> None:
-        self._per_key = parse(policy.per_key)
-        self._per_address = parse(policy.per_address)
-        self._counted = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._per_key = Rate(policy.per_key)
+        self._per_address = Rate(policy.per_address)
 
     def charge(self, key: ApiKey | None, address: str, cost: int = 1) -> None:
         """Count a request, by its key if it has one.
@@ -63,31 +57,16 @@ class RateLimits:
         Raises:
             RateLimited: when that is too much; it is not counted then.
         """
-        limit, who = (self._per_key, key.key_id) if key else (self._per_address, address)
-        if not self._counted.hit(limit, who, cost=cost):
-            raise RateLimited(str(limit), self._pause(limit, who))
-
-    def _pause(self, limit: RateLimitItem, who: str) -> int:
-        reset = self._counted.get_window_stats(limit, who).reset_time
-        return max(1, math.ceil(reset - time.time()))
+        rate, who = (self._per_key, key.key_id) if key else (self._per_address, address)
+        pause = rate.hit(who, cost)
+        if pause is not None:
+            raise RateLimited(str(rate), pause)
 
 
 def limit_of(path: str) -> int:
     """The longest body that a path takes, bytes."""
     longer = (limit for begin, limit in LONGER_BODIES.items() if path.startswith(begin))
     return next(longer, MAX_BODY)
-
-
-def address_of(scope: Scope) -> str:
-    """By what a client without a key is counted: its address, of IPv6 the network (/64)."""
-    host = (scope.get("client") or ("unknown", 0))[0]
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return str(host)
-    if isinstance(address, IPv6Address):
-        return f"{IPv6Address(int(address) >> 64 << 64)}/64"
-    return str(address)
 
 
 class AccessControl:

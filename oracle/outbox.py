@@ -6,7 +6,7 @@ hands out nonces. Signing may be slow, so it happens before the database transac
 makes sure that nothing has moved: until that commits, nothing that was signed leaves the process.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
@@ -32,6 +32,13 @@ from settlement.deployment import Deployment
 
 Item = AttestationRow | QuoteRow | EscrowRow | ReceiptRow
 _ITEMS: tuple[type[Item], ...] = (AttestationRow, QuoteRow, EscrowRow, ReceiptRow)
+
+CARRYING: Mapping[tuple[Status, Status | None], str] = {
+    (Status.ACCEPTED, Status.SUBMITTED): "in a persisted transaction",
+    (Status.SUBMITTED, Status.SETTLED): "what it was sent for is final",
+    (Status.SUBMITTED, None): "the transaction was lost, reverted or cancelled",
+}
+"""How an item gets into a transaction and out of it; None is judged anew by the facts."""
 
 
 class Outbox:
@@ -102,7 +109,7 @@ class Outbox:
             row.slot = self._new_slot(session, nonce)
             session.add(row)
             for item in items(session):
-                if item.status != Status.ACCEPTED:
+                if (Status(item.status), Status.SUBMITTED) not in CARRYING:
                     raise WorkTaken("what the transaction was to carry")
                 item.status, item.reason = Status.SUBMITTED, None
                 item.slot, item.transaction = row.slot, row.hash

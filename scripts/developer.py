@@ -10,7 +10,12 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from oracle.client import EscrowRequest, JobStatus, OracleRefused, Status
 from oracle.client import JobState as ChainState
 from oracle.clients.edge.bundle import Bundle
-from oracle.clients.hub.messages import (
+from oracle.clients.edge.policy.digest import policy_digest
+from scripts.localnet import Localnet
+from settlement.delivery import open_sealed
+from settlement.digests import output_digest
+from settlement.errors import RaphaError
+from settlement.hub.messages import (
     ArtifactName,
     CatalogueEntry,
     JobCreated,
@@ -18,11 +23,7 @@ from oracle.clients.hub.messages import (
     JobState,
     OutputPolicy,
 )
-from oracle.clients.hub.terms import check_quote
-from scripts.localnet import Localnet
-from settlement.delivery import open_sealed
-from settlement.digests import output_digest
-from settlement.errors import RaphaError
+from settlement.hub.terms import check_quote
 from settlement.models import SignedReceipt
 from settlement.verify import Output
 
@@ -85,7 +86,14 @@ class Job:
         with net.hub() as hub:
             self.created: JobCreated = hub.create_job(request)
         domain = net.deployment.vault_domain
-        check_quote(self.created, request, entry.profile, bundle.digest, domain)
+        check_quote(
+            self.created,
+            request,
+            entry.profile,
+            bundle_digest=bundle.digest,
+            policy_digest=policy_digest(POLICY),
+            vault=domain,
+        )
         self.id, self.terms = self.created.job_id, self.created.terms
 
     def escrow(self) -> None:
@@ -104,7 +112,7 @@ class Job:
                     raise JobFailed("escrow", str(answer.reason), str(answer.detail))
                 return answer.status is Status.SETTLED or None
 
-            self._net.wait("the escrow", settled, 60)
+            self._net.wait("the escrow", settled, 240)
 
     def progress(self) -> tuple[int, int]:
         """Records and epochs that the node reports so far.

@@ -6,6 +6,7 @@ such as when a Safe is, the call is printed for it to make.
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -56,15 +57,29 @@ def send_or_print(
     click.echo(f"{step}d by {to_hex(bytes(receipt['transactionHash']))}")
 
 
-def _parts(record: Path, governance: Path) -> tuple[Web3, Deployment, Governance]:
-    to = Governance.model_validate_json(governance.read_bytes())
-    return networks.provider.web3, load_deployment(record), to
+def add_steps(
+    group: click.Group,
+    file: str,
+    plan: Callable[[Web3, Deployment, Path, AccountAPI, str], Operation],
+) -> None:
+    """Give a group of commands `announce` and `execute`, each of RECORD and another file.
 
+    `plan` makes the operation from that file; it is told who signs and which step it is for.
+    """
 
-def _step(account: AccountAPI, record: Path, governance: Path, step: str, print_only: bool) -> None:
-    w3, deployment, to = _parts(record, governance)
-    operation = plan_handover(w3, deployment, to)
-    send_or_print(account, w3, deployment, operation, step, print_only)
+    def add(name: str, step: str, told: str) -> None:
+        @group.command(name, cls=ConnectedProviderCommand, help=told)
+        @account_option()
+        @click.argument("record", type=RecordPath)
+        @click.argument(file, type=RecordPath)
+        @click.option("--print", "print_only", is_flag=True, help="Only print the timelock's call.")
+        def command(account: AccountAPI, record: Path, print_only: bool, **files: Path) -> None:
+            w3, deployment = networks.provider.web3, load_deployment(record)
+            operation = plan(w3, deployment, files[file], account, step)
+            send_or_print(account, w3, deployment, operation, step, print_only)
+
+    add("announce", "schedule", "Announce it: it can be carried out after the timelock's delay.")
+    add("execute", "execute", "Carry out what was announced.")
 
 
 @click.group()
@@ -72,24 +87,15 @@ def cli() -> None:
     """Hand over to those who are to govern, and prove it."""
 
 
-@cli.command(cls=ConnectedProviderCommand)
-@account_option()
-@click.argument("record", type=RecordPath)
-@click.argument("governance", type=RecordPath)
-@click.option("--print", "print_only", is_flag=True, help="Send nothing: print the call.")
-def announce(account: AccountAPI, record: Path, governance: Path, print_only: bool) -> None:
-    """Announce the operation; it can be carried out after the timelock's delay."""
-    _step(account, record, governance, "schedule", print_only)
+def _governance(path: Path) -> Governance:
+    return Governance.model_validate_json(path.read_bytes())
 
 
-@cli.command(cls=ConnectedProviderCommand)
-@account_option()
-@click.argument("record", type=RecordPath)
-@click.argument("governance", type=RecordPath)
-@click.option("--print", "print_only", is_flag=True, help="Send nothing: print the call.")
-def execute(account: AccountAPI, record: Path, governance: Path, print_only: bool) -> None:
-    """Carry the announced operation out."""
-    _step(account, record, governance, "execute", print_only)
+def _plan(w3: Web3, deployment: Deployment, file: Path, _: AccountAPI, step: str) -> Operation:
+    return plan_handover(w3, deployment, _governance(file))
+
+
+add_steps(cli, "governance", _plan)
 
 
 @cli.command("prove", cls=ConnectedProviderCommand)
@@ -97,7 +103,8 @@ def execute(account: AccountAPI, record: Path, governance: Path, print_only: boo
 @click.argument("governance", type=RecordPath)
 def prove_(record: Path, governance: Path) -> None:
     """Prove that these govern and nobody else. Exit code 1 where something does not hold."""
-    checks = prove(*_parts(record, governance))
+    w3 = networks.provider.web3
+    checks = prove(w3, load_deployment(record), _governance(governance))
     for each in checks:
         click.echo(f"{'holds' if each.holds else 'FAILS'}  {each.claim}: {each.why}")
     if not all(each.holds for each in checks):

@@ -26,8 +26,6 @@ from web3 import HTTPProvider, Web3
 from oracle.client import OracleClient
 from oracle.clients.edge.devplatform import DevPlatform
 from oracle.clients.edge.signer import measurement
-from oracle.clients.hub.client import HubClient
-from oracle.clients.hub.messages import CatalogueEntry
 from scripts.chain import (
     ROOT,
     START_SECONDS,
@@ -42,6 +40,8 @@ from settlement.client import Settlement
 from settlement.deploy import DeploymentParameters, deploy, deploy_test_usdc
 from settlement.deployment import Deployment
 from settlement.errors import RaphaError
+from settlement.hub.client import HubClient
+from settlement.hub.messages import CatalogueEntry
 from settlement.signer import LocalSigner
 
 CHAIN_ID = 31337
@@ -49,6 +49,8 @@ BLOCK_SECONDS = 1
 OPERATORS = 3
 THRESHOLD = 2
 GRACE_SECONDS = 60 * 60
+READY_SECONDS = 240.0
+"""What a part may take to start on a machine that is busy with others."""
 _ETHER = 10**18
 _LOG_LINES = 15
 
@@ -259,6 +261,32 @@ class Localnet:
         mint = self.governance.usdc.functions.mint(self.actors.payer.address, amount)
         self.governance.transact(mint)
 
+    def hand_out(self, password: str) -> None:
+        """Leave in the folder what a person at a shell needs: keystores, a password, settings.
+
+        `payer.json` and `hospital.json` have gas money; `env` is to be sourced.
+        """
+        (self.folder / "password").write_text(password)
+        for name in ("payer", "hospital"):
+            account: LocalAccount = getattr(self.actors, name)
+            rpc(self.w3, "anvil_setBalance", account.address, hex(100 * _ETHER))
+            sealed = Account.encrypt(account.key, password, kdf="pbkdf2", iterations=1)
+            (self.folder / f"{name}.json").write_text(json.dumps(sealed))
+        settings = {
+            "RAPHA_RPC_URL": self.url("chain"),
+            "RAPHA_DEPLOYMENT_FILE": str(self.folder / "deployment.json"),
+            "RAPHA_ORACLE_URL": self.url("oracle-1"),
+            "HUB_URL": self.url("hub"),
+            "PAYER": self.actors.payer.address,
+            "HOSPITAL": self.actors.hospital.address,
+            "RAPHA_KEYSTORE": str(self.folder / "payer.json"),
+            "RAPHA_PASSWORD_FILE": str(self.folder / "password"),
+            "NETWORK": str(self.folder),
+            "PATH": f"{Path(sys.executable).parent}:$PATH",
+        }
+        lines = [f'export {name}="{value}"' for name, value in settings.items()]
+        (self.folder / "env").write_text("\n".join(lines) + "\n")
+
     def start_blocks(self) -> None:
         """From now on a block each second, as on a live chain."""
         rpc(self.w3, "evm_setIntervalMining", BLOCK_SECONDS)
@@ -321,6 +349,10 @@ class Localnet:
             "ARTIFACTS_DIR": str(state / "artifacts"),
             "KEYS_FILE": self._secret("hub-keys.json", json.dumps(keys)),
             "HASH_KEY_FILE": str(state / "hash.key"),
+            "RPC_URL": self.url("chain"),
+            "REGISTRATION": "wallet",
+            "NULLIFIER_KEY_FILE": str(state / "nullifier.key"),
+            "OPERATORS": json.dumps([self.actors.deployer.address]),
         }
         self._spawn("hub", [_program("rapha-hub"), "serve"], _prefixed("HUB", environment))
 
@@ -328,9 +360,9 @@ class Localnet:
         """Wait until the oracles are ready and the hub answers."""
         for name in [name for name in self.processes if name.startswith("oracle-")]:
             with OracleClient(self.url(name)) as oracle:
-                self.wait(f"{name} getting ready", lambda: _ready(oracle), 60)
+                self.wait(f"{name} getting ready", lambda: _ready(oracle), READY_SECONDS)
         with self.hub() as hub:
-            self.wait("the hub's start", lambda: _answers(hub), 60)
+            self.wait("the hub's start", lambda: _answers(hub), READY_SECONDS)
 
     def start_node(self) -> None:
         """Start the hospital's node."""
@@ -362,7 +394,7 @@ class Localnet:
             def valid() -> CatalogueEntry | None:
                 return next((entry for entry in hub.catalogue() if entry.valid), None)
 
-            return self.wait("the node's attestation", valid, 90)
+            return self.wait("the node's attestation", valid, READY_SECONDS)
 
     def oracle(self) -> OracleClient:
         """A client of the relaying oracle."""

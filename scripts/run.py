@@ -1,5 +1,7 @@
 """`make run`: one real job, all the way, on a local chain. Ends by itself and leaves no process.
 
+With `--stay` the network goes on after it until Ctrl-C, for whoever follows a tutorial.
+
 Exit status: 0 when the job settled and every check held, 1 on a failure, 130 on Ctrl-C.
 """
 
@@ -13,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from eth_utils import to_checksum_address
@@ -24,21 +26,24 @@ from rich.markup import escape
 from oracle.client import JobStatus
 from oracle.clients.edge.bundle import example
 from oracle.clients.edge.sandbox.launch import NONE as NO_ISOLATION
-from oracle.clients.hub.messages import CatalogueEntry
 from scripts.chain import ROOT
 from scripts.developer import Job
 from scripts.localnet import Localnet
 from scripts.view import ChainEvent, Payout, View, event_table, payout_table
+from settlement.accounts import job_account
 from settlement.amounts import format_usdc
 from settlement.errors import InvalidInput, RaphaError
 from settlement.events import Event, decode_events
-from settlement.picture import Payment, Waterfall, draw_settlement
+from settlement.hub.messages import CatalogueEntry
+from settlement.picture import draw_settlement
 from settlement.types import to_hex
 from settlement.verify import ISOLATED, BundleRefused, ReceiptBundle, check_bundle
 
 BUDGET = 60_000_000
 PAYER_FUNDS = 1_000_000_000
 TRAINING_SECONDS = 600
+PASSWORD = "local"
+"""Of the keystores that a network which stays hands out; its keys are worth nothing."""
 PIPED_WIDTH = 120
 
 
@@ -60,15 +65,22 @@ def main(
     epochs: Annotated[int, typer.Option(help="Epochs to train; 0: as the bundle says.")] = 0,
     output: Annotated[Path, typer.Option(help="Where the results go.")] = ROOT / "runs",
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    stay: Annotated[
+        bool, typer.Option("--stay", help="Keep the network in OUTPUT/network until Ctrl-C.")
+    ] = False,
 ) -> None:
     """Escrow, train, settle and deliver one job on a chain of its own."""
     console = Console(stderr=True)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
-    folder = Path(tempfile.mkdtemp(prefix="rapha-"))
+    folder = standing(output) if stay else Path(tempfile.mkdtemp(prefix="rapha-"))
     try:
-        with Localnet(folder) as net, View(console) as view:
-            finished = settle_one_job(net, view, pick_framework(framework), epochs, output)
+        with Localnet(folder.resolve()) as net:
+            with View(console) as view:
+                finished = settle_one_job(net, view, pick_framework(framework), epochs, output)
+            show(finished, as_json=as_json)
+            if stay:
+                keep_running(net, console)
     except Interrupted:
         console.print("interrupted: everything is stopped")
         raise typer.Exit(130) from None
@@ -81,6 +93,41 @@ def main(
         raise typer.Exit(1) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def standing(output: Path) -> Path:
+    """The folder of a network that stays; one at a time.
+
+    Raises:
+        SystemExit: when it is there.
+    """
+    folder = output / "network"
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise SystemExit(
+            f"{folder} is there: another network runs, or one was killed; then remove it"
+        ) from None
+    return folder
+
+
+def keep_running(net: Localnet, console: Console) -> NoReturn:
+    """Say how to use the network, and wait for Ctrl-C.
+
+    Raises:
+        ProcessDied: when a process of it ended on its own.
+    """
+    net.hand_out(PASSWORD)
+    console.print(
+        f"the network goes on until Ctrl-C; elsewhere: source {net.folder / 'env'}", soft_wrap=True
+    )
+    while True:
+        net.check()
+        time.sleep(1)
+
+
+def show(finished: Finished, *, as_json: bool) -> None:
+    """Print what a run came to."""
     if as_json:
         typer.echo(json.dumps(finished.summary, indent=2))
         return
@@ -198,9 +245,11 @@ def settle_one_job(
     target.mkdir(parents=True, exist_ok=True)
     (target / "weights.safetensors").write_bytes(delivery.weights)
     (target / "metrics.json").write_text(json.dumps(delivery.metrics, indent=2) + "\n")
+    (target / "terms.json").write_text(job.terms.model_dump_json(indent=2) + "\n")
     (target / "receipts.json").write_text(bundle.model_dump_json(indent=2) + "\n")
     (target / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    draw_settlement(waterfall(net, job, events), target / "settlement.png")
+    account = job_account(net.deployment, dated(net, events), job.id)
+    draw_settlement(account, target / "settlement.png")
     keep_logs(net.folder, target / "logs")
     return Finished(summary, payouts, told)
 
@@ -285,6 +334,15 @@ def vault_events(net: Localnet) -> list[Event]:
     return decode_events(deployment, logs)
 
 
+def dated(net: Localnet, events: list[Event]) -> list[tuple[Event, int]]:
+    """The events with their blocks' times."""
+    times = {
+        block: net.w3.eth.get_block(block)["timestamp"]
+        for block in {event.block for event in events}
+    }
+    return [(event, times[event.block]) for event in events]
+
+
 WORDING: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "EnclaveRegistered": lambda a: f"enclave {a['enclave_key'][:10]}… for node {a['node_id']}",
     "JobOpened": lambda a: f"{format_usdc(a['budget'])} USDC escrowed",
@@ -310,35 +368,6 @@ def tell(net: Localnet, events: list[Event]) -> list[ChainEvent]:
         for event in events
         if event.name in WORDING
     ]
-
-
-def waterfall(net: Localnet, job: Job, events: list[Event]) -> Waterfall:
-    """The numbers of the settlement's picture, from the chain's events alone."""
-    payments = tuple(
-        Payment(
-            time=net.w3.eth.get_block(event.block)["timestamp"],
-            records=event.args["records"],
-            epochs=event.args["epochs"],
-            amount=event.args["amount"],
-            transaction=event.transaction,
-        )
-        for event in events
-        if event.name == "Settled" and event.args["job_id"] == job.id
-    )
-    split = next(event.args for event in events if event.name == "Distributed")
-    closed = next(event.args for event in events if event.name == "JobClosed")
-    return Waterfall(
-        job_id=job.id,
-        budget=job.terms.budget,
-        payments=payments,
-        shares={
-            "hospital": split["hospital_amount"],
-            "node owner": split["node_owner_amount"],
-            "onboarder": split["onboarder_amount"],
-            "protocol": split["protocol_amount"],
-        },
-        refunded=closed["refunded"],
-    )
 
 
 if __name__ == "__main__":

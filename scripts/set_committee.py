@@ -8,17 +8,15 @@ the call is printed for a Safe to make.
 from pathlib import Path
 
 import click
-from ape import networks
 from ape.api import AccountAPI
-from ape.cli import ConnectedProviderCommand, account_option
 from pydantic import Field
 from web3 import Web3
 
-from scripts.handover import RecordPath, send_or_print
+from scripts.handover import add_steps
 from settlement.bls import BlsMember
 from settlement.deploy import check_deployer, create, plan_committee
-from settlement.deployment import load_deployment
-from settlement.handover import plan_committee_change
+from settlement.deployment import Deployment
+from settlement.handover import Operation, plan_committee_change
 from settlement.signer import ApeSigner
 from settlement.types import Address, Frozen
 
@@ -35,34 +33,16 @@ def cli() -> None:
     """Change the committee, by the timelock."""
 
 
-@cli.command(cls=ConnectedProviderCommand)
-@account_option()
-@click.argument("record", type=RecordPath)
-@click.argument("members", type=RecordPath)
-@click.option("--print", "print_only", is_flag=True, help="Only print the timelock's call.")
-def announce(account: AccountAPI, record: Path, members: Path, print_only: bool) -> None:
-    """Create the committee's contract and announce the change."""
-    w3: Web3 = networks.provider.web3
-    deployment = load_deployment(record)
-    chosen = Members.model_validate_json(members.read_bytes())
+def _plan(
+    w3: Web3, deployment: Deployment, file: Path, account: AccountAPI, step: str
+) -> Operation:
+    chosen = Members.model_validate_json(file.read_bytes())
     planned, salt = plan_committee(deployment.chain_id, chosen.members, chosen.threshold)
-    check_deployer(w3)
-    create(w3, ApeSigner(account), planned, salt)
+    if step == "schedule":  # its contract has to be there before anybody can ask it
+        check_deployer(w3)
+        create(w3, ApeSigner(account), planned, salt)
     click.echo(f"{planned.contract} at {planned.address}")
-    operation = plan_committee_change(w3, deployment, planned.address)
-    send_or_print(account, w3, deployment, operation, "schedule", print_only)
+    return plan_committee_change(w3, deployment, planned.address)
 
 
-@cli.command(cls=ConnectedProviderCommand)
-@account_option()
-@click.argument("record", type=RecordPath)
-@click.argument("members", type=RecordPath)
-@click.option("--print", "print_only", is_flag=True, help="Only print the timelock's call.")
-def execute(account: AccountAPI, record: Path, members: Path, print_only: bool) -> None:
-    """Carry the announced change out."""
-    w3: Web3 = networks.provider.web3
-    deployment = load_deployment(record)
-    chosen = Members.model_validate_json(members.read_bytes())
-    planned, _ = plan_committee(deployment.chain_id, chosen.members, chosen.threshold)
-    operation = plan_committee_change(w3, deployment, planned.address)
-    send_or_print(account, w3, deployment, operation, "execute", print_only)
+add_steps(cli, "members", _plan)

@@ -77,6 +77,12 @@ def read_events(w3: Web3, deployment: Deployment, last: int) -> list[tuple[Event
     return [(event, times[event.block]) for event in events]
 
 
+def newest_block(w3: Web3) -> int:
+    """The newest block's number. Raises HistoryUnavailable."""
+    with asking():
+        return int(w3.eth.block_number)
+
+
 def read_transfers(w3: Web3, deployment: Deployment, last: int) -> list[Transfer]:
     """All USDC that moved into or out of the vault up to block `last`.
 

@@ -1,9 +1,9 @@
 """What the end-to-end tests share: a running network and the next job on it."""
 
 from oracle.clients.edge.bundle import example
-from oracle.clients.hub.messages import CatalogueEntry
 from scripts.developer import Job
 from scripts.localnet import Localnet
+from settlement.hub.messages import CatalogueEntry
 
 FRAMEWORK = "jax"  # starts faster than PyTorch, which test_run has
 

@@ -7,6 +7,7 @@ from typing import Any
 from anvil import COMMITTEE, DAY, GENESIS, MEASUREMENT, THRESHOLD, key
 from eth_abi import encode
 from hexbytes import HexBytes
+from vyper import compile_code
 from web3 import Web3
 
 from scripts.chain import quiet_chain, rpc
@@ -68,3 +69,43 @@ def rehearsal(chain_id: int) -> Iterator[Web3]:
     with quiet_chain(GENESIS, "--chain-id", str(chain_id)) as w3:
         plant_usdc(w3)
         yield w3
+
+
+SAFE = """
+owners: DynArray[address, 3]
+threshold: uint256
+
+@deploy
+def __init__(owners: DynArray[address, 3], threshold: uint256):
+    self.owners = owners
+    self.threshold = threshold
+
+@external
+@view
+def getOwners() -> DynArray[address, 3]:
+    return self.owners
+
+@external
+@view
+def getThreshold() -> uint256:
+    return self.threshold
+"""
+
+
+def safe(w3: Web3, threshold: int) -> str:
+    """A contract that answers as a Safe of three owners does; its calls are impersonated."""
+    built = compile_code(SAFE, output_formats=["bytecode", "abi"])
+    factory = w3.eth.contract(abi=built["abi"], bytecode=built["bytecode"])
+    owners = [key(f"signer {i}").address for i in range(3)]
+    sent = signer(w3).send(
+        w3,
+        {
+            "data": HexBytes(factory.constructor(owners, threshold).data_in_transaction),
+            "gas": 10**6,
+        },
+    )
+    address = w3.eth.wait_for_transaction_receipt(HexBytes(sent))["contractAddress"]
+    assert address is not None
+    rpc(w3, "anvil_setBalance", address, hex(10**21))
+    rpc(w3, "anvil_impersonateAccount", address)
+    return str(address)

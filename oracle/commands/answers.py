@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import typer
@@ -52,3 +53,8 @@ def usdc(amount: int) -> str:
 def plain(amount: int) -> str:
     """An amount as the commands take it back."""
     return format_usdc(amount).replace(",", "")
+
+
+def moment(time: int) -> str:
+    """A time for a person; programs get Unix seconds."""
+    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -8,14 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from oracle.client import OracleClient
-from oracle.commands.answers import Answer, usdc
+from oracle.commands.answers import Answer, moment, usdc
 from oracle.commands.options import (
     ADDRESS,
     AMOUNT,
     TIME,
     WORD,
+    Picture,
     TermsFile,
     knowing,
+    parse_word,
     read_terms,
     reading,
     sending,
@@ -31,12 +33,15 @@ from oracle.commands.signing import (
     signed_by,
 )
 from oracle.messages import EscrowRequest
+from settlement.accounts import job_account
 from settlement.client import Settlement
 from settlement.contracts import JobState, JobStatus, authorization_document
 from settlement.deployment import Deployment
 from settlement.eip712 import job_id
 from settlement.errors import InvalidInput, RaphaError
+from settlement.history import newest_block, read_events
 from settlement.models import Authorization, JobTerms, Work
+from settlement.picture import draw_settlement
 from settlement.types import to_hex
 
 app = typer.Typer(help="Make, submit, follow and end jobs.", no_args_is_help=True)
@@ -195,6 +200,44 @@ def watch(
         if time.monotonic() >= end:
             raise StillOpen(job, status.state, timeout)
         time.sleep(every)
+
+
+@app.command()
+@reading
+def settlement(
+    settlement: Settlement,
+    job: Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or a file of its terms.")],
+    picture: Picture = None,
+) -> Answer:
+    """Say what was paid when, and where a job's budget is now, from the chain's events."""
+    is_id = job.startswith("0x")
+    key = parse_word(job) if is_id else _id(settlement, read_terms(Path(job)))
+    deployment = settlement.deployment
+    events = read_events(settlement.w3, deployment, newest_block(settlement.w3))
+    account = job_account(deployment, events, key)
+    if picture:
+        draw_settlement(account, picture)
+    parts = {
+        **account.shares,
+        "in dispute": account.disputed,
+        "returned by an arbiter": account.returned,
+        "returned to the payer": account.refunded,
+        "still in escrow": account.escrowed,
+    }
+    rows = [
+        ("job", to_hex(key)),
+        ("state", account.state),
+        *(
+            (
+                moment(each.time),
+                f"{usdc(each.amount)}: {each.records} records, {each.epochs} epochs",
+            )
+            for each in account.payments
+        ),
+        ("budget", usdc(account.funded)),
+        *((name, usdc(amount)) for name, amount in parts.items() if amount),
+    ]
+    return Answer({**account.model_dump(mode="json"), "paid": account.paid}, tuple(rows))
 
 
 @app.command()

@@ -5,10 +5,13 @@ from typing import Annotated
 import typer
 
 from oracle.commands.answers import Answer, usdc
-from oracle.commands.options import ADDRESS, WORD, reading, sending, signer_of
+from oracle.commands.options import ADDRESS, WORD, Picture, reading, sending, signer_of
 from oracle.commands.signing import sent
+from settlement.accounts import node_account
 from settlement.client import Settlement
+from settlement.history import newest_block, read_events
 from settlement.ledger import NodeStatus
+from settlement.picture import draw_earnings
 from settlement.types import to_hex
 
 app = typer.Typer(help="Register nodes, see and share out what they earn.", no_args_is_help=True)
@@ -70,9 +73,13 @@ def show(settlement: Settlement, node: NodeId) -> Answer:
 
 @app.command()
 @reading
-def earnings(settlement: Settlement, node: NodeId) -> Answer:
-    """Say what a node has earned and not yet shared out."""
+def earnings(settlement: Settlement, node: NodeId, picture: Picture = None) -> Answer:
+    """Say what a node has earned and not yet shared out; with --picture, over time."""
     found = settlement.earnings(node)
+    if picture:
+        deployment, last = settlement.deployment, newest_block(settlement.w3)
+        events = read_events(settlement.w3, deployment, last)
+        draw_earnings(node_account(deployment, events, node), picture)
     return Answer(
         {"node": node, **found.model_dump(mode="json"), "total": found.total},
         (

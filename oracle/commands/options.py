@@ -72,7 +72,8 @@ def parse_time(text: str) -> int:
     return int(moment.timestamp())
 
 
-def _word(text: str) -> bytes:
+def parse_word(text: str) -> bytes:
+    """32 bytes of hex. Raises InvalidInput for anything else."""
     value = parse_bytes(text)
     if len(value) != 32:
         raise InvalidInput(f"expected 32 bytes of 0x-prefixed hex, found {len(value)}")
@@ -82,11 +83,16 @@ def _word(text: str) -> bytes:
 AMOUNT = _parsed("USDC", parse_usdc)
 TIME = _parsed("TIME", parse_time)
 ADDRESS = _parsed("ADDRESS", parse_address)
-WORD = _parsed("BYTES32", _word)
+WORD = _parsed("BYTES32", parse_word)
 HEX = _parsed("HEX", parse_bytes)
 
 TermsFile = Annotated[
     Path, typer.Argument(metavar="TERMS", help="Terms of a job (JSON), as `rapha job terms` makes.")
+]
+
+Picture = Annotated[
+    Path | None,
+    typer.Option("--picture", metavar="FILE", help="Draw it too: .svg, .png or .pdf."),
 ]
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from scripts.bench.committee import committee_table, measure_committees, save_committees
 from scripts.bench.gas import measure_gas
+from scripts.bench.hub import measure_hub
 from scripts.bench.loader import loader_table, measure_loader, save_loader
 from scripts.bench.oracle import machine, measure_oracle, oracle_tables, save_oracle
 from scripts.bench.report import (
@@ -46,9 +47,10 @@ def main(
     oracle = measure_oracle(report)
     loader = measure_loader()
     report("the metered loader")
+    hub = measure_hub(report)
     if save:
         (FIGURES / "gas.json").write_text(json.dumps(gas, indent=2) + "\n")
-        kept = {"machine": machine(), "per_second": speed}
+        kept = {"machine": machine(), "per_second": speed, "hub": hub}
         (FIGURES / "speed.json").write_text(json.dumps(kept, indent=2) + "\n")
         DOCUMENT.write_text(document(gas))
         draw(gas, PICTURE)
@@ -65,6 +67,7 @@ def main(
                     "per_second": speed,
                     "oracle": oracle,
                     "loader": loader,
+                    "hub": hub,
                 }
             )
         )
@@ -81,6 +84,14 @@ def main(
     console.print(loader_table(loader))
     for table in oracle_tables(oracle):
         console.print(table)
+    title = f"Hub: {hub['jobs']:,} queued jobs, {hub['nodes']} nodes that ask"
+    table = Table("hub", title=title, title_justify="left")
+    for kind in ("sqlite", "postgresql"):
+        table.add_column(kind, justify="right")
+    for name in hub["sqlite"]:
+        row = [hub.get(kind, {}).get(name) for kind in ("sqlite", "postgresql")]
+        table.add_row(name, *("-" if found is None else f"{found:,.1f}" for found in row))
+    console.print(table)
 
 
 def _kept() -> dict[str, Any]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure as Picture
 from rich.table import Table
 
 from scripts.bench.gas import (
@@ -23,10 +22,11 @@ from scripts.bench.gas import (
 )
 from scripts.bench.trace import CATEGORIES
 from scripts.chain import ROOT
+from settlement.picture import BLUE, INK, ORANGE, canvas
 
 FIGURES = ROOT / "tests" / "bench"
 DOCUMENT = ROOT / "docs" / "gas.md"
-PICTURE = ROOT / "docs" / "gas.png"
+PICTURE = ROOT / "docs" / "gas.svg"
 
 Gas = Mapping[str, Any]
 """What `gas.json` holds."""
@@ -189,16 +189,19 @@ def terminal_tables(gas: Gas) -> Iterator[Table]:
 
 def draw(gas: Gas, path: Path) -> None:
     """The picture: gas for each receipt by the size of the batch, against the floors."""
-    picture = Picture(figsize=(8, 4.5), dpi=120, layout="constrained")
-    axes = picture.subplots()
+    with canvas(path) as (_, (axes,)):
+        _draw_batches(axes, gas)
+
+
+def _draw_batches(axes: Any, gas: Gas) -> None:
     settling = gas["operations"][SETTLING]
     one = {1: "settle one"} | {size: ONE_NODE.format(size=size) for size in SIZES}
     distinct = {size: DISTINCT.format(size=size) for size in SIZES}
     sizes, width = list(one), 0.38
     floor_label = "floor: no roles, pause, dispute or lock"
     for names, floors, label, colour, shift in (
-        (one, _FLOORS_ONE_NODE, "of one node", "#3b76af", -width / 2),
-        (distinct, _FLOORS_DISTINCT, "of a distinct node each", "#d98b3a", width / 2),
+        (one, _FLOORS_ONE_NODE, "of one node", BLUE, -width / 2),
+        (distinct, _FLOORS_DISTINCT, "of a distinct node each", ORANGE, width / 2),
     ):
         # a single receipt has no distinct nodes: its bar stands in the middle
         places = [sizes.index(size) + (shift if size > 1 else 0) for size in names]
@@ -209,7 +212,7 @@ def draw(gas: Gas, path: Path) -> None:
             [floors[size] for size in names],
             [place - width / 2 for place in places],
             [place + width / 2 for place in places],
-            colors="black",
+            colors=INK,
             linestyles="dashed",
             label=floor_label,
         )
@@ -219,9 +222,7 @@ def draw(gas: Gas, path: Path) -> None:
     axes.set_xlabel("receipts in one transaction")
     axes.set_ylabel("gas for each receipt")
     axes.set_title("Settling, challenge window of 7,200 s, warm")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    picture.savefig(path, metadata={"Software": None})
+    axes.legend()
 
 
 def document(gas: Gas) -> str:
@@ -235,7 +236,7 @@ def document(gas: Gas) -> str:
             new measurements, to the unit.
             """
         ),
-        "![gas for each receipt by the size of the batch](gas.png)",
+        "![gas for each receipt by the size of the batch](gas.svg)",
         "## How it is measured",
         _prose(*_METHOD),
         "## Every operation",

@@ -16,12 +16,12 @@ from oracle.client import (
 )
 from oracle.clients.edge.devplatform import DevPlatform
 from oracle.clients.edge.signer import EnclaveSigner, measurement
-from oracle.clients.hub.client import HubRefused
 from scripts.developer import Job
 from scripts.localnet import CHAIN_ID
 from settlement.contracts import JobState
 from settlement.eip712 import receipt_digest, sign_digest
 from settlement.enclave import report_data
+from settlement.hub.client import HubRefused
 from settlement.models import Receipt, SignedReceipt
 from settlement.reverts import ContractReverted, Revert
 

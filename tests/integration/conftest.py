@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from anvil import GENESIS, Chain, set_up
+from explorer_site import Etherscan
 
 from scripts.chain import quiet_chain, rpc
 
@@ -29,3 +30,11 @@ def chain(deployed: Chain) -> Iterator[Chain]:
 def waiting(chain: Chain) -> Chain:
     """Contracts of their own on that chain, whose fresh earnings wait an hour at least."""
     return set_up(chain.w3, challenge_window=WINDOW)
+
+
+@pytest.fixture
+def etherscan() -> Iterator[Etherscan]:
+    site = Etherscan()
+    yield site
+    site.server.shutdown()
+    site.server.server_close()

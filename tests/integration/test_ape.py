@@ -7,14 +7,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from anvil import key
+from eth_account import Account
+from explorer_site import Etherscan
 from rehearsal import parameters as rehearsed
-from rehearsal import rehearsal, signer
+from rehearsal import rehearsal, safe, signer
 
 from scripts.chain import ROOT, anvil_binary
 from scripts.deploy import run
 from settlement.contracts import artifact
 from settlement.deployment import Deployment
-from settlement.networks import POLYGON
+from settlement.networks import AMOY, POLYGON
 
 pytestmark = pytest.mark.xdist_group("anvil")
 
@@ -127,3 +130,62 @@ def test_an_ape_account_signs_and_sends_for_the_sdk(
     assert done.returncode == 0, done.stdout + done.stderr
     told = next(line for line in done.stdout.splitlines() if line.startswith("{"))  # amid ape's log
     assert json.loads(told) == {"state": "ASSIGNED", "funded": 5_000_000}
+
+
+@pytest.mark.timeout(600)
+def test_every_script_runs_under_ape_on_a_rehearsed_amoy(
+    environment: dict[str, str], etherscan: Etherscan, tmp_path: Path
+) -> None:
+    accounts = tmp_path / "ape" / "accounts"
+    accounts.mkdir(parents=True)
+    sealed = Account.encrypt(key("deployer").key, "open sesame", kdf="pbkdf2", iterations=1)
+    (accounts / "rehearser.json").write_text(json.dumps(sealed))
+    etherscan.patient, etherscan.chain_id = False, AMOY.chain_id
+    with rehearsal(AMOY.chain_id) as w3:
+        deployer = signer(w3).address
+        others = [key(name).address for name in ("new guardian", "new registrar", "new arbiter")]
+        governance = dict(zip(("guardian", "registrar", "arbiter"), others, strict=True))
+        members = sorted((key(f"member {i}").address for i in range(4)), key=str.lower)
+        for name, content in {
+            "parameters": rehearsed(registrar=deployer).model_dump(mode="json"),
+            "payees": dict(zip(("owner", "hospital", "onboarder"), others, strict=True)),
+            "members": {"members": members[:3], "threshold": 2},
+            "others": {"members": members[1:], "threshold": 3},
+            "governance": {"proposers": [safe(w3, 2)], **governance},
+        }.items():
+            (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        endpoint = w3.provider.endpoint_uri  # type: ignore[attr-defined]
+        session = Path(__file__).parent / "ape_scripts.py"
+        done = subprocess.run(
+            [sys.executable, str(session), endpoint, AMOY.choice, str(tmp_path)],
+            cwd=ROOT,
+            env={
+                **environment,
+                "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+                "PASSPHRASE": "open sesame",
+                "ETHERSCAN_API_KEY": "secret",
+                "EXPLORER": etherscan.url,
+            },
+            capture_output=True,
+            text=True,
+            timeout=580,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    line = next(line for line in done.stdout.splitlines() if line.startswith("TOLD "))
+    told = json.loads(line.removeprefix("TOLD "))
+    deployment = Deployment.model_validate_json((tmp_path / "deployment.json").read_bytes())
+    # the rehearsal on a fork says the addresses to come, and leaves nothing behind
+    foretold = json.loads(told["dry run"].splitlines()[-1])["deployment"]
+    assert foretold["vault"] == deployment.vault
+    assert int(told["height"]) < deployment.block + 3
+    assert told["verify"].count("Pass - Verified") == len(etherscan.submitted) >= 7
+    assert "FAILS" not in told["verify"]
+    assert told["node"].splitlines()[-1].startswith("node 1, by 0x")
+    assert "scheduled by 0x" in told["committee announce"]
+    assert "executed by 0x" in told["committee execute"]
+    assert "FAILS" in told["prove before"]
+    assert "scheduled by 0x" in told["handover announce"]
+    assert "executed by 0x" in told["handover execute"]
+    assert "FAILS" not in told["prove"]
+    printed = json.loads(told["printed"].splitlines()[-1])
+    assert (printed["chainId"], printed["to"]) == (80002, deployment.timelock)

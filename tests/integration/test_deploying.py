@@ -2,18 +2,14 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from anvil import DAY, key
 from eth_utils import keccak
-from hexbytes import HexBytes
-from rehearsal import parameters, rehearsal, signer
-from vyper import compile_code
+from explorer_site import Etherscan
+from rehearsal import parameters, rehearsal, safe, signer
 from vyper.cli.vyper_json import compile_json
 from web3 import Web3
 from web3.types import TxParams
@@ -256,46 +252,6 @@ def test_chain_that_differs_from_the_record_is_named(
     assert "USDC is the one it was" in failing(check_deployed(polygon, record))
 
 
-SAFE = """
-owners: DynArray[address, 3]
-threshold: uint256
-
-@deploy
-def __init__(owners: DynArray[address, 3], threshold: uint256):
-    self.owners = owners
-    self.threshold = threshold
-
-@external
-@view
-def getOwners() -> DynArray[address, 3]:
-    return self.owners
-
-@external
-@view
-def getThreshold() -> uint256:
-    return self.threshold
-"""
-
-
-def safe(w3: Web3, threshold: int) -> str:
-    """A contract that answers as a Safe of three owners does; its calls are impersonated."""
-    built = compile_code(SAFE, output_formats=["bytecode", "abi"])
-    factory = w3.eth.contract(abi=built["abi"], bytecode=built["bytecode"])
-    owners = [key(f"signer {i}").address for i in range(3)]
-    sent = signer(w3).send(
-        w3,
-        {
-            "data": HexBytes(factory.constructor(owners, threshold).data_in_transaction),
-            "gas": 10**6,
-        },
-    )
-    address = w3.eth.wait_for_transaction_receipt(HexBytes(sent))["contractAddress"]
-    assert address is not None
-    rpc(w3, "anvil_setBalance", address, hex(10**21))
-    rpc(w3, "anvil_impersonateAccount", address)
-    return str(address)
-
-
 def test_deployment_is_handed_over_to_a_safe_and_proven(polygon: Web3) -> None:
     deployment = deploy(polygon, signer(polygon), None, parameters(), name=NAME)
     of_two = safe(polygon, 2)
@@ -356,67 +312,6 @@ def test_no_single_key_becomes_a_proposer_on_a_real_chain(polygon: Web3) -> None
         with pytest.raises(InvalidInput, match=fault):
             plan_handover(polygon, deployment, to)
         assert "every proposer is a wallet of several" in failing(prove(polygon, deployment, to))
-
-
-class Etherscan:
-    """What Etherscan's documentation says of its API v2: takes sources, answers after a while."""
-
-    def __init__(self) -> None:
-        self.submitted: list[dict[str, str]] = []
-        self.verdict = "Pass - Verified"
-        self.polls = 0
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"])).decode()
-                form = {k: v[0] for k, v in parse_qs(body, strict_parsing=True).items()}
-                assert self.headers["content-type"] == "application/x-www-form-urlencoded"
-                self.answer("verifysourcecode", lambda _: outer.take(form))
-
-            def do_GET(self) -> None:
-                self.answer("checkverifystatus", outer.judge)
-
-            def answer(self, action: str, ask: Any) -> None:
-                query = {k: v[0] for k, v in parse_qs(urlsplit(self.path).query).items()}
-                assert urlsplit(self.path).path == "/v2/api"
-                expected = {"chainid": "137", "module": "contract", "action": action}
-                wrong = {k: query.get(k) for k, v in expected.items() if query.get(k) != v}
-                if wrong or query.get("apikey") != "secret":
-                    status, result = "0", f"Missing or wrong: {wrong or 'apikey'}"
-                else:
-                    status, result = ask(query)
-                body = {"status": status, "message": "OK" if status == "1" else "NOTOK"}
-                text = json.dumps({**body, "result": result}).encode()
-                self.send_response(200)
-                self.end_headers()
-                self.wfile.write(text)
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v2/api"
-        Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def take(self, form: dict[str, str]) -> tuple[str, str]:
-        self.submitted.append(form)
-        return "1", f"guid-{len(self.submitted)}"
-
-    def judge(self, query: dict[str, str]) -> tuple[str, str]:
-        assert query["guid"] == f"guid-{len(self.submitted)}"
-        self.polls += 1
-        if self.polls % 2:
-            return "0", "Pending in queue"
-        return ("1" if self.verdict.startswith("Pass") else "0"), self.verdict
-
-
-@pytest.fixture
-def etherscan() -> Iterator[Etherscan]:
-    site = Etherscan()
-    yield site
-    site.server.shutdown()
-    site.server.server_close()
 
 
 def test_sources_that_are_submitted_compile_to_what_is_deployed(

@@ -2,9 +2,10 @@
 
 from oracle.clients.edge.bundle import Bundle
 from oracle.clients.edge.errors import TermsRefused
-from oracle.clients.hub.messages import DatasetProfile, JobAssignment
+from oracle.clients.edge.policy.digest import policy_digest
 from settlement.digests import result_key_digest
 from settlement.eip712 import Domain, job_id
+from settlement.hub.messages import DatasetProfile, JobAssignment
 from settlement.types import to_hex
 
 
@@ -26,7 +27,7 @@ def check_terms(
         ("price_per_record", profile.price_per_record, terms.price_per_record),
         ("price_per_epoch", profile.price_per_epoch, terms.price_per_epoch),
         ("dataset_digest", profile.dataset_digest, work.dataset_digest),
-        ("policy_digest", assignment.policy.digest, work.policy_digest),
+        ("policy_digest", policy_digest(assignment.policy), work.policy_digest),
         ("result_key_digest", result_key_digest(assignment.result_key), work.result_key_digest),
     ):
         if actual != expected:
@@ -42,7 +43,7 @@ def open_bundle(assignment: JobAssignment) -> Bundle:
     """The assignment's bundle, which is the one that its terms name.
 
     Raises:
-        oracle.clients.bundle.BundleRefused: when it breaks a rule.
+        settlement.bundle.BundleRefused: when it breaks a rule.
         TermsRefused: when it is another bundle.
     """
     bundle = Bundle.from_zip(assignment.bundle)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from oracle.clients.bundle import Manifest, pack_bundle, read_manifest, unpack_bundle
+from settlement.bundle import Manifest, pack_bundle, read_manifest, unpack_bundle
 from settlement.digests import bundle_digest
 
 EXAMPLES = Path(__file__).parent / "examples"
@@ -25,7 +25,7 @@ class Bundle:
         """A bundle of these files.
 
         Raises:
-            oracle.clients.bundle.BundleRefused: naming the first thing that is wrong.
+            settlement.bundle.BundleRefused: naming the first thing that is wrong.
         """
         return cls.from_zip(pack_bundle(files))
 
@@ -34,7 +34,7 @@ class Bundle:
         """The bundle in an archive that a stranger sent.
 
         Raises:
-            oracle.clients.bundle.BundleRefused: naming the first thing that is wrong.
+            settlement.bundle.BundleRefused: naming the first thing that is wrong.
         """
         files = unpack_bundle(data)
         return cls(files, read_manifest(files), bundle_digest(files))
@@ -44,7 +44,7 @@ class Bundle:
         """The sources in a directory: Python files, JSON and safetensors, nothing else.
 
         Raises:
-            oracle.clients.bundle.BundleRefused: naming the first thing that is wrong.
+            settlement.bundle.BundleRefused: naming the first thing that is wrong.
         """
         return cls.from_files(
             {

@@ -16,7 +16,6 @@ import typer
 from pydantic import ValidationError
 
 from oracle.client import OracleClient, TpmWanted
-from oracle.clients.bundle import MAX_ARCHIVE_BYTES
 from oracle.clients.edge.audit import export
 from oracle.clients.edge.bundle import Bundle
 from oracle.clients.edge.config import EdgeSettings
@@ -37,12 +36,13 @@ from oracle.clients.edge.signer import EnclaveSigner, configuration_digest, meas
 from oracle.clients.edge.sources.open import open_dataset
 from oracle.clients.edge.sources.settings import read_dataset_file
 from oracle.clients.edge.tpm import Tpm, TpmFiles, endorsement_digest
-from oracle.clients.hub.client import HubClient
 from settlement import logs
 from settlement.amounts import format_usdc
+from settlement.bundle import MAX_ARCHIVE_BYTES
 from settlement.dataset import Challenge, ChallengeInvalid
 from settlement.deployment import load_deployment
 from settlement.errors import InvalidInput, RaphaError
+from settlement.hub.client import HubClient
 from settlement.types import parse_bytes, to_hex
 
 _TIMEOUT_SECONDS = 10.0

@@ -61,6 +61,8 @@ class EdgeSettings(BaseSettings):
     receipt_every_seconds: float = Field(5.0, gt=0)
     receipt_interval_seconds: float = Field(0.5, ge=0)
     poll_seconds: float = Field(0.5, gt=0)
+    lease_wait_seconds: float = Field(2.0, ge=0, le=30)
+    """How long the hub may hold a question for work; the node stops no sooner."""
     attestation_seconds: float = Field(120.0, gt=0)
     reattest_margin_seconds: int = Field(600, ge=0)
     rejection_patience_seconds: float = Field(30.0, ge=0)

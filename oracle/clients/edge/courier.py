@@ -1,6 +1,7 @@
 """What goes on beside the training: receipts to the oracle, progress to the hub."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -10,9 +11,9 @@ from oracle.client import OracleRefused, ReceiptStatus, Status
 from oracle.clients.edge.errors import NodeStopping
 from oracle.clients.edge.outbox import POSTED, Outbox
 from oracle.clients.edge.patience import Patience
-from oracle.clients.hub.client import HubRefused, HubUnavailable
-from oracle.clients.hub.messages import JobView, Progress
 from settlement.errors import RaphaError
+from settlement.hub.client import HubRefused, HubUnavailable
+from settlement.hub.messages import JobView, Progress
 from settlement.models import SignedReceipt
 from settlement.types import to_hex
 
@@ -27,7 +28,7 @@ class ReceiptApi(Protocol):
 
 
 class ProgressApi(Protocol):
-    """What progress needs of `oracle.clients.hub.client.HubClient`."""
+    """What progress needs of `settlement.hub.client.HubClient`."""
 
     def report_progress(self, job_id: bytes, progress: Progress) -> JobView: ...
 
@@ -105,13 +106,25 @@ class Courier:
                 tell("receipt_posted", status=status.status, reason=status.reason)
 
 
+SILENCE = 20.0
+"""Seconds after which the hub is told the same again, so that it counts on the node."""
+
+
 class Reporter:
     """Tells the hub how far the running job is. Only the latest counts, and none of it is vital."""
 
-    def __init__(self, hub: ProgressApi) -> None:
+    def __init__(self, hub: ProgressApi, elapsed: Callable[[], float] = time.monotonic) -> None:
         self._hub = hub
+        self._elapsed = elapsed
         self._lock = threading.Lock()
         self._latest: tuple[bytes, Progress] | None = None
+        self._told: tuple[bytes, Progress] | None = None
+        self._told_at = 0.0
+
+    def end(self) -> None:
+        """The job is over: nothing more is to be told of it."""
+        with self._lock:
+            self._latest = self._told = None
 
     def update(self, job_id: bytes, progress: Progress) -> None:
         """Replace what is to be told next."""
@@ -121,9 +134,12 @@ class Reporter:
     def step(self) -> None:
         """Tell the latest, if it was not told yet."""
         with self._lock:
-            latest, self._latest = self._latest, None
-        if latest is None:
-            return
+            quiet = self._elapsed() - self._told_at >= SILENCE
+            latest = self._latest or (self._told if quiet else None)
+            self._latest = None
+            if latest is None:
+                return
+            self._told, self._told_at = latest, self._elapsed()
         try:
             self._hub.report_progress(*latest)
         except (HubUnavailable, HubRefused) as error:

@@ -27,7 +27,7 @@ from oracle.clients.edge.sandbox.gpu import NONE, Gpus
 from oracle.clients.edge.sandbox.launch import Isolation
 from oracle.clients.edge.sandbox.limits import ChildLimits
 from oracle.clients.edge.trainer import train
-from oracle.clients.hub.messages import DatasetProfile
+from settlement.hub.messages import DatasetProfile
 from settlement.metering import EMPTY_ROOT
 from settlement.types import Frozen
 

@@ -62,8 +62,14 @@ from oracle.clients.edge.signer import (
 )
 from oracle.clients.edge.tpm import Tpm
 from oracle.clients.edge.trainer import TrainingResult, train
-from oracle.clients.hub.client import HubRefused
-from oracle.clients.hub.messages import (
+from settlement.audit import ANCHOR, Event, Fact
+from settlement.delivery import seal
+from settlement.deployment import REAL_CHAINS, Deployment
+from settlement.digests import canonical_json, output_digest
+from settlement.eip712 import receipt_digest
+from settlement.errors import RaphaError
+from settlement.hub.client import HubRefused
+from settlement.hub.messages import (
     ArtifactName,
     CohortBand,
     DatasetProfile,
@@ -73,12 +79,6 @@ from oracle.clients.hub.messages import (
     OutputPolicy,
     Progress,
 )
-from settlement.audit import ANCHOR, Event, Fact
-from settlement.delivery import seal
-from settlement.deployment import REAL_CHAINS, Deployment
-from settlement.digests import canonical_json, output_digest
-from settlement.eip712 import receipt_digest
-from settlement.errors import RaphaError
 from settlement.models import Receipt
 from settlement.types import ZERO_BYTES32, to_hex
 
@@ -97,10 +97,10 @@ class OracleApi(AttestationApi, ReceiptApi, TpmApi, Protocol):
 
 
 class HubApi(ProgressApi, Protocol):
-    """What the node needs of `oracle.clients.hub.client.HubClient`."""
+    """What the node needs of `settlement.hub.client.HubClient`."""
 
     def put_profile(self, profile: DatasetProfile) -> DatasetProfile: ...
-    def lease(self, node_id: int) -> JobAssignment | None: ...
+    def lease(self, node_id: int, *, wait: float = 0) -> JobAssignment | None: ...
     def put_artifact(self, job_id: bytes, name: ArtifactName, data: bytes) -> JobView: ...
     def report_failure(self, job_id: bytes, failure: Failure) -> JobView: ...
 
@@ -294,10 +294,14 @@ class Node:
         )
 
     def _take_jobs(self) -> None:
+        node_id, wait = self._settings.node_id, self._settings.lease_wait_seconds
         while not self._stop.is_set():
-            assignment = self._patience.call(self._hub.lease, self._settings.node_id)
+            assignment = self._patience.call(self._hub.lease, node_id, wait=wait)
             if assignment is not None:
-                self._serve(assignment)
+                try:
+                    self._serve(assignment)
+                finally:
+                    self._reporter.end()
             self._stop.wait(self._settings.poll_seconds)
 
     def _serve(self, assignment: JobAssignment) -> None:
@@ -306,6 +310,8 @@ class Node:
         if files.failure.exists():
             self._report_failure(assignment.job_id, _read_failure(files.failure))
             return
+        begun = Progress(records=0, epochs=0, epochs_total=assignment.epochs)
+        self._reporter.update(assignment.job_id, begun)
         with structlog.contextvars.bound_contextvars(job_id=to_hex(assignment.job_id)):
             try:
                 self._finish(assignment, files)

@@ -30,7 +30,6 @@ _ROOT = Path(__file__).parents[3]
 
 # Everything that touches a record, a counter or a key, and all of this project's that it imports.
 MEASURED_FILES = (
-    "oracle/clients/bundle.py",
     "oracle/clients/edge/bundle.py",
     "oracle/clients/edge/checkpoint.py",
     "oracle/clients/edge/child.py",
@@ -76,7 +75,7 @@ MEASURED_FILES = (
     "oracle/clients/edge/tensors.py",
     "oracle/clients/edge/trainee.py",
     "oracle/clients/edge/trainer.py",
-    "oracle/clients/hub/messages.py",
+    "settlement/bundle.py",
     "settlement/dataset.py",
     "settlement/delivery.py",
     "settlement/deployment.py",
@@ -84,6 +83,7 @@ MEASURED_FILES = (
     "settlement/eip712.py",
     "settlement/enclave.py",
     "settlement/errors.py",
+    "settlement/hub/messages.py",
     "settlement/metering.py",
     "settlement/models.py",
     "settlement/types.py",

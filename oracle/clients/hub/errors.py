@@ -2,8 +2,8 @@
 
 from typing import Any, ClassVar
 
-from oracle.clients.hub.messages import ArtifactName, JobState, NodeQuote
 from settlement.errors import InvalidInput, RaphaError
+from settlement.hub.messages import ArtifactName, JobState, NodeQuote
 from settlement.types import to_hex
 
 
@@ -40,6 +40,55 @@ class WrongRole(HubError, PermissionError):
 
     def __init__(self, needed: str) -> None:
         super().__init__(f"this call needs the API key of a {needed}", needed=needed)
+
+
+class ScopeMissing(HubError, PermissionError):
+    """The key or session is not for this."""
+
+    status = 403
+
+    def __init__(self, needed: str) -> None:
+        super().__init__(f"this call needs the scope {needed}", needed=needed)
+
+
+class CsrfRefused(HubError, PermissionError):
+    """A browser's session changes something only with its token, and from its own pages."""
+
+    status = 403
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the request is not by this hub's own page: {why}")
+
+
+class SignInRefused(HubError, PermissionError):
+    """A signed message with which nobody is signed in; `reason` says which part of it is wrong."""
+
+    status = 401
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail, reason=reason)
+        self.reason = reason
+
+
+class RateLimited(HubError, RuntimeError):
+    """Too many requests; `retry_after` seconds from now there may be more."""
+
+    status = 429
+    final = False
+
+    def __init__(self, limit: str, retry_after: int) -> None:
+        super().__init__(f"more than {limit}", limit=limit, retry_after=retry_after)
+        self.retry_after = retry_after
+
+
+class ChainUnavailable(HubError, ConnectionError):
+    """The chain's RPC endpoint gives no usable answer now."""
+
+    status = 503
+    final = False
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the chain cannot be asked now ({reason})")
 
 
 class NotYourNode(HubError, PermissionError):
@@ -194,6 +243,197 @@ class RegistrationUnknown(HubError, LookupError):
         super().__init__(f"no registration {to_hex(registration_id)}")
 
 
+class NotUnderReview(HubError, RuntimeError):
+    """The review is not at the point where this is asked or answered."""
+
+    status = 409
+
+    def __init__(self, registration_id: bytes, state: str, needed: str) -> None:
+        super().__init__(
+            f"registration {to_hex(registration_id)} is {state}, not {needed}", state=state
+        )
+
+
+class ProofNeeded(HubError, ValueError):
+    """Registering takes more than what came: a proof, or a session of the wallet."""
+
+    status = 422
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"a registration here needs {what}")
+
+
+class KeyUnknown(HubError, LookupError):
+    """No such API key of the asker's."""
+
+    status = 404
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"no API key {key_id}", key_id=key_id)
+
+
+class TooManyKeys(HubError, RuntimeError):
+    """As many keys as one party may hold; revoke one first."""
+
+    status = 409
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} API keys are in use, and no more are given", limit=limit)
+
+
+class UploadUnknown(HubError, LookupError):
+    """No such upload of the asker's, or it has expired."""
+
+    status = 404
+
+    def __init__(self, upload_id: bytes) -> None:
+        super().__init__(f"no upload {to_hex(upload_id)} is known", upload_id=to_hex(upload_id))
+
+
+class UploadMisplaced(HubError, ValueError):
+    """The bytes do not continue what is there: go on from `offset`."""
+
+    status = 409
+    final = False
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(f"the upload goes on at offset {offset}", offset=offset)
+        self.offset = offset
+
+
+class UploadUnfit(HubError, ValueError):
+    """The upload is not (yet) a bundle that can be trained; `fault` says what is wrong with it."""
+
+    status = 409
+
+    def __init__(self, detail: str, **fault: Any) -> None:
+        super().__init__(detail, **fault)
+
+
+class TusRefused(HubError, ValueError):
+    """A request in another version of the tus protocol than 1.0.0."""
+
+    status = 412
+
+    def __init__(self, given: str | None) -> None:
+        super().__init__(f"Tus-Resumable must be 1.0.0, not {given}", supported="1.0.0")
+
+
+class ContentTypeRefused(HubError, ValueError):
+    """The body is of another type than this call takes."""
+
+    status = 415
+
+    def __init__(self, needed: str) -> None:
+        super().__init__(f"the content type must be {needed}", needed=needed)
+
+
+class TooManyUploads(HubError, RuntimeError):
+    """Unfinished uploads take room; finish or delete one."""
+
+    status = 409
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} uploads are open, and no more are taken", limit=limit)
+
+
+class IdempotencyConflict(HubError, ValueError):
+    """The same Idempotency-Key came with another request."""
+
+    status = 422
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"Idempotency-Key {key} was used for another request", key=key)
+
+
+class NodeAbsent(HubError, RuntimeError):
+    """The job's node was not heard of for too long to put money in escrow for it."""
+
+    status = 409
+    final = False
+
+    def __init__(self, job_id: bytes, node_id: int, silent: int) -> None:
+        super().__init__(
+            f"node {node_id} was not heard of for {silent} seconds, so nothing is paid into escrow "
+            f"for it; ask for the job at another node (POST /v1/jobs/{to_hex(job_id)}/reroute), or "
+            "try again once the node is back",
+            node_id=node_id,
+        )
+
+
+class JobStillHeld(HubError, RuntimeError):
+    """The job's budget is in escrow for its node, and for no other."""
+
+    status = 409
+    final = False
+
+    def __init__(self, job_id: bytes, node_id: int) -> None:
+        super().__init__(
+            f"the budget of job {to_hex(job_id)} is in escrow for node {node_id}, and the vault "
+            "pays no other for it; its payer has to cancel it first (GET "
+            f"/v1/jobs/{to_hex(job_id)}/calls), what is not earned goes back",
+            node_id=node_id,
+        )
+
+
+class JobNotRepeatable(HubError, ValueError):
+    """The job cannot be asked for again from what is on record."""
+
+    status = 409
+
+    def __init__(self, job_id: bytes, why: str) -> None:
+        super().__init__(f"job {to_hex(job_id)} cannot be asked for again: {why}", why=why)
+
+
+class ReceiptsUnreadable(HubError, ValueError):
+    """What the node delivered as the job's receipts is not that."""
+
+    status = 409
+
+    def __init__(self, job_id: bytes, why: str) -> None:
+        super().__init__(
+            f"what the node delivered as receipts of job {to_hex(job_id)} cannot be read ({why}); "
+            "what was paid is in its settlement",
+            why=why,
+        )
+
+
+class ProfileOutdated(HubError, ValueError):
+    """What the node published states less than terms now need."""
+
+    status = 409
+
+    def __init__(self, node_id: int) -> None:
+        super().__init__(
+            f"node {node_id} published its profile before datasets had a commitment; it has to "
+            f"publish it anew (PUT /v1/nodes/{node_id}/profile, which a node does when it starts)",
+            node_id=node_id,
+        )
+
+
+class NodeUnknown(HubError, LookupError):
+    """No profile of such a node is published."""
+
+    status = 404
+
+    def __init__(self, node_id: int) -> None:
+        super().__init__(f"no node {node_id} is in the catalogue", node_id=node_id)
+
+
+class ArtifactExpired(HubError, LookupError):
+    """The delivery was kept as long as promised, and is gone."""
+
+    status = 410
+
+    def __init__(self, job_id: bytes, name: ArtifactName, expired_at: int) -> None:
+        super().__init__(
+            f"the {name} of job {to_hex(job_id)} were kept until {expired_at}",
+            job_id=to_hex(job_id),
+            name=name,
+            expired_at=expired_at,
+        )
+
+
 class NameTaken(HubError, ValueError):
     """Somebody else goes by this name at this hub."""
 
@@ -242,11 +482,3 @@ class PayerNotBound(HubError, PermissionError):
             payer=payer,
             wallet=wallet,
         )
-
-
-class QuoteMismatch(InvalidInput):
-    """The hub's terms are not what the developer asked for; nothing should be signed."""
-
-    def __init__(self, fields: tuple[str, ...]) -> None:
-        self.fields = fields
-        super().__init__(f"the hub's terms differ from the request in: {', '.join(fields)}")

@@ -2,13 +2,14 @@
 
 import hashlib
 import os
+import time
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from types import TracebackType
 from typing import Self
 
 from oracle.clients.hub.errors import BodyTooLarge
-from oracle.clients.hub.messages import ArtifactName
+from settlement.hub.messages import ArtifactName
 
 MAX_BYTES = {
     ArtifactName.WEIGHTS: 256 * 2**20,
@@ -16,6 +17,9 @@ MAX_BYTES = {
     ArtifactName.RECEIPTS: 16 * 2**20,
     ArtifactName.EVIDENCE: 2**20,
 }
+
+ABANDONED = 3_600
+"""Seconds after which an unfinished file is nobody's: another hub may be writing a younger one."""
 
 
 class Upload:
@@ -26,6 +30,7 @@ class Upload:
         self._limit = limit
         self._file = NamedTemporaryFile(dir=folder, prefix="upload-", delete=False)  # noqa: SIM115
         self._hash = hashlib.sha256()
+        self._durable = False
         self.size = 0
 
     def __enter__(self) -> Self:
@@ -54,13 +59,20 @@ class Upload:
         self.size += len(chunk)
         if self.size > self._limit:
             raise BodyTooLarge(self._limit)
+        self._durable = False
         self._hash.update(chunk)
         self._file.write(chunk)
 
-    def keep(self) -> None:
-        """Put the whole upload durably in its place."""
+    def flush(self) -> None:
+        """Make what has come durable, still nobody's."""
         self._file.flush()
         os.fsync(self._file.fileno())
+        self._durable = True
+
+    def keep(self) -> None:
+        """Put the whole upload durably in its place."""
+        if not self._durable:
+            self.flush()
         os.replace(self._file.name, self._folder / self.sha256)
         folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -70,12 +82,13 @@ class Upload:
 
 
 class ArtifactFiles:
-    """The folder of artifacts, one hub's own; equal bytes are kept once."""
+    """The folder of artifacts, which hubs on one database share; equal bytes are kept once."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for unfinished in folder.glob("upload-*"):  # what a crash left behind
-            unfinished.unlink()
+            if unfinished.stat().st_mtime < time.time() - ABANDONED:
+                unfinished.unlink(missing_ok=True)
         self._folder = folder
 
     def upload(self, name: ArtifactName) -> Upload:

@@ -7,21 +7,10 @@ it in the same way.
 from pathlib import Path
 
 from oracle.attestation.identity.errors import IdentityRefused, IdentityTaken
-from oracle.attestation.identity.reclaim import MAX_PROOF
 from oracle.attestation.identity.settings import load_identity_settings, purpose_on
 from oracle.attestation.identity.verify import Identity, IdentityVerifier, refuse_taken
 from settlement.deployment import Deployment
-from settlement.types import Frozen
-
-
-class RegistrationTerms(Frozen):
-    """What a proof has to be: about one of these `templates`, made for the wallet that registers,
-    with `purpose` as its context message, and at most `max_age` seconds old."""
-
-    provider: str
-    templates: tuple[str, ...]
-    purpose: str
-    max_age: int
+from settlement.hub.account import RegistrationTerms
 
 
 class Identities:
@@ -35,15 +24,17 @@ class Identities:
         """
         loaded = load_identity_settings(settings)
         provider = loaded.provider()
+        purpose = purpose_on(deployment.chain_id, deployment.vault)
         self.terms = RegistrationTerms(
+            proof_required=True,
             provider=provider.name,
             templates=tuple(template.name for template in loaded.templates),
-            purpose=purpose_on(deployment.chain_id, deployment.vault),
+            purpose=purpose,
             max_age=loaded.max_age,
         )
         self._verifier = IdentityVerifier(
             [provider],
-            purpose=self.terms.purpose,
+            purpose=purpose,
             nullifier_key=nullifier_key,
             max_age=loaded.max_age,
         )
@@ -58,11 +49,9 @@ class Identities:
 
 
 __all__ = [
-    "MAX_PROOF",
     "Identities",
     "Identity",
     "IdentityRefused",
     "IdentityTaken",
-    "RegistrationTerms",
     "refuse_taken",
 ]

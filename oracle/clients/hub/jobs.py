@@ -3,13 +3,15 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from oracle.clients.hub.messages import (
+from settlement.hub.messages import (
+    ArtifactName,
     Failure,
     JobAssignment,
     JobState,
     JobView,
     OutputPolicy,
     Progress,
+    Route,
 )
 from settlement.models import JobTerms
 from settlement.types import Bytes32, Frozen, UInt64
@@ -27,6 +29,16 @@ class Task(Frozen):
     policy: OutputPolicy
     epochs: UInt64
     result_key: Bytes32
+    framework: str | None = None
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An artifact as kept: SHA-256 (hex) and bytes."""
+
+    name: ArtifactName
+    sha256: str
+    size: int
 
 
 class Escrow(StrEnum):
@@ -45,7 +57,11 @@ class Escrow(StrEnum):
 
 @dataclass(frozen=True)
 class Job:
-    """A job as stored; `tenant` is the developer whose it is."""
+    """A job as stored; `tenant` is the developer whose it is.
+
+    `wish` is the request it came by, as JSON without its bundle; None of jobs from before that was
+    kept. `replaces` is the job that this one takes the place of.
+    """
 
     job_id: bytes
     tenant: str
@@ -55,7 +71,19 @@ class Job:
     state: JobState = JobState.QUOTED
     progress: Progress | None = None
     failure: Failure | None = None
+    node_id: int = 0
+    route_json: str | None = field(default=None, compare=False)
+    wish: str | None = field(default=None, compare=False)
+    replaces: bytes | None = None
     created_at: int = field(default=0, compare=False)
+    checked_at: int = field(default=0, compare=False)
+    started_at: int | None = field(default=None, compare=False)
+    ended_at: int | None = field(default=None, compare=False)
+
+    @property
+    def route(self) -> Route | None:
+        """How it was routed; read when asked for, since it speaks of every node."""
+        return Route.model_validate_json(self.route_json) if self.route_json else None
 
     @property
     def view(self) -> JobView:

@@ -1,18 +1,22 @@
 """Errors as problem documents (RFC 9457), one place for their HTTP status."""
 
+import sqlite3
 from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from oracle.client import OracleRefused, OracleUnavailable
-from oracle.clients.bundle import BundleRefused
 from oracle.clients.hub.errors import HubError
 from oracle.clients.hub.identity import IdentityRefused, IdentityTaken
+from settlement.bundle import BundleRefused
 from settlement.errors import RaphaError
 
 log = structlog.get_logger("rapha.hub")
@@ -30,7 +34,9 @@ def problem(
         "code": code,
         "final": final,
     }
-    headers = {"www-authenticate": "Bearer"} if status == 401 else None
+    headers = {"www-authenticate": "Bearer"} if status == 401 else {}
+    if data and "retry_after" in data:
+        headers["retry-after"] = str(data["retry_after"])
     return JSONResponse(
         {**(data or {}), **members}, status, headers, media_type="application/problem+json"
     )
@@ -63,6 +69,16 @@ def install(app: FastAPI) -> None:
     async def _on_error(_request: Request, error: RaphaError) -> JSONResponse:
         return of_error(error)
 
+    @app.exception_handler(OperationalError)
+    @app.exception_handler(PoolTimeout)
+    async def _on_busy(_request: Request, error: OperationalError | PoolTimeout) -> JSONResponse:
+        # SQLite calls a missing table operational, too: that does not pass by itself.
+        if getattr(error.__cause__, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+            raise error
+        log.warning("store unavailable", reason=type(error).__name__)
+        detail = "the hub's database does not answer now; try again"
+        return problem(503, "StoreUnavailable", detail, final=False)
+
     @app.exception_handler(RequestValidationError)
     async def _on_invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
         # Where and what, never the input itself: it may be large, or secret.
@@ -83,6 +99,22 @@ def install(app: FastAPI) -> None:
         return problem(error.status_code, code, str(error.detail), final=True)
 
 
+def document(app: FastAPI) -> None:
+    """Have the OpenAPI document say that what is no success is a problem document."""
+    generate = app.openapi
+
+    def documented() -> dict[str, Any]:
+        if app.openapi_schema is None:  # made when somebody asks: it takes a while
+            for path in generate()["paths"].values():
+                for operation in path.values():
+                    default = operation["responses"]["default"]["content"]
+                    default["application/problem+json"] = default.pop("application/json")
+        assert app.openapi_schema is not None  # that is where FastAPI keeps it
+        return app.openapi_schema
+
+    app.openapi = documented  # type: ignore[method-assign]
+
+
 class InternalErrors:
     """ASGI middleware: an unexpected error is logged whole and told to nobody."""
 
@@ -99,6 +131,8 @@ class InternalErrors:
 
         try:
             await self._app(scope, receive, sending)
+        except ClientDisconnect:
+            log.info("client gone", path=scope.get("path"))
         except Exception:
             log.exception("internal error", path=scope.get("path"))
             if scope["type"] != "http" or started:

@@ -202,6 +202,50 @@ def test_payer_disputes_fresh_earnings(slow: Shell) -> None:
     failure(slow.run("job", "dispute", slow.terms(), by="payer"), "VAULT_NOTHING_TO_DISPUTE", 1)
 
 
+def test_accounts_of_job_and_node_are_told_and_drawn(slow: Shell) -> None:
+    chain = slow.chain
+    chain.register_enclave()
+    terms = chain.open(chain.terms())
+    for records in (100, 250):
+        chain.payer.settle([chain.claim(terms, records)])
+    picture = slow.folder / "settlement.svg"
+    by_id = slow.told("job", "settlement", job_hex(chain, terms), "--picture", picture)
+    assert by_id == slow.told("job", "settlement", slow.terms())
+    assert (by_id["paid"], by_id["escrowed"], by_id["state"]) == (
+        12_500_000,
+        37_500_000,
+        "ASSIGNED",
+    )
+    assert by_id["shares"] == {
+        "hospital": 8_750_000,
+        "node owner": 2_500_000,
+        "onboarder": 625_000,
+        "protocol": 625_000,
+    }
+    assert [payment["records"] for payment in by_id["payments"]] == [100, 250]
+    assert "still in escrow" in picture.read_text()
+    # a part of it is returned by the arbiter, the rest shared out, the budget's rest given back
+    slow.told("job", "dispute", slow.terms(), by="payer")
+    assert slow.told("job", "settlement", slow.terms())["disputed"] == 12_500_000
+    arbiter = chain.actor("arbiter")
+    arbiter.transact(arbiter.vault.functions.resolve(1, 2_500_000))
+    chain.payer.settle([chain.claim(terms, 250, complete=True)])
+    slow.told("node", "distribute", 1, by="stranger")
+    done = slow.told("job", "settlement", slow.terms())
+    assert (done["disputed"], done["returned"], done["refunded"]) == (0, 2_500_000, 37_500_000)
+    assert sum(done["shares"].values()) == 10_000_000
+    assert done["funded"] == sum(done["shares"].values()) + done["returned"] + done["refunded"]
+    drawn = slow.folder / "earnings.svg"
+    assert slow.told("node", "earnings", 1, "--picture", drawn)["total"] == 0
+    for line in ("earned: 12.50", "shared out: 10.00", "returned by an arbiter: 2.50"):
+        assert line in drawn.read_text()
+    said = slow.run("job", "settlement", slow.terms()).stdout
+    assert "5.00 USDC: 100 records, 0 epochs" in said
+    unknown = slow.run("job", "settlement", "0x" + "11" * 32)
+    failure(unknown, "NothingKnown", 2)
+    failure(slow.run("node", "earnings", 1, "--picture", "a.gif"), "InvalidInput", 2)
+
+
 @pytest.fixture
 def settled(shell: Shell) -> ReceiptBundle:
     """The bundle of a job that was settled to its end."""

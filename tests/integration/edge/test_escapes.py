@@ -203,6 +203,22 @@ def test_an_x32_call_ends_the_process(attack):
     assert attack("tell(syscall(0x40000000 + 39))").status == -signal.SIGSYS
 
 
+def test_a_process_changes_nothing_about_itself_but_its_name(attack):
+    told = attack(
+        """
+libc.prctl.restype = ctypes.c_int
+def ask(option, value):
+    ctypes.set_errno(0)
+    done = libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0)
+    return "done" if done != -1 else errno.errorcode[ctypes.get_errno()]
+name = ctypes.create_string_buffer(b"trainee")
+# PR_SET_NAME; PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_SECCOMP, PR_SET_CHILD_SUBREAPER, PR_SET_MM
+tell([ask(15, ctypes.addressof(name)), *(ask(option, 1) for option in (4, 8, 22, 36, 35))])
+"""
+    ).told
+    assert told == ["done", *["ENOSYS"] * 5]
+
+
 def test_terminal_input_cannot_be_forged(attack):
     told = attack("import fcntl\ntell(attempt(fcntl.ioctl, 0, 0x5412, b'x'))").told  # TIOCSTI
     assert told == "ENOSYS"

@@ -1,16 +1,23 @@
 """Collateral is read whole, or refused with what is wrong with it."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from oracle.attestation.collateral import (
     INTEL_ROOT_KEY,
     FileCollateral,
     authenticate,
+    check_chain,
     parse_collateral,
+    public_point,
 )
 from oracle.attestation.errors import (
     CollateralForged,
@@ -181,3 +188,37 @@ def test_file_that_is_not_text_is_refused(quote: Quote, tmp_path: Path) -> None:
     path.write_bytes(b"\xff")
     with pytest.raises(CollateralMalformed, match="is not UTF-8"):
         FileCollateral(path).collateral(quote)
+
+
+def test_certificate_that_is_no_authority_issues_none(now: int) -> None:
+    """As a platform's own could otherwise, whose key an attacker may have."""
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(3)]
+
+    def issue(subject: int, issuer: int, *, ca: bool, by: int) -> x509.Certificate:
+        names = [
+            x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"key {number}")])
+            for number in (subject, issuer)
+        ]
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(names[0])
+            .issuer_name(names[1])
+            .public_key(keys[subject].public_key())
+            .serial_number(1 + subject)
+            .not_valid_before(datetime.fromtimestamp(now, UTC))
+            .not_valid_after(datetime.fromtimestamp(now + 60, UTC))
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        )
+        return builder.sign(keys[by], hashes.SHA256())
+
+    root, leaf = issue(0, 0, ca=True, by=0), issue(2, 1, ca=False, by=1)
+    top = public_point(root)
+    check_chain([leaf, issue(1, 0, ca=True, by=0), root], top)
+    with pytest.raises(ValueError, match="issued by one that is no authority"):
+        check_chain([leaf, issue(1, 0, ca=False, by=0), root], top)
+    for forged in (
+        [issue(2, 1, ca=False, by=2), issue(1, 0, ca=True, by=0)],
+        [leaf, issue(1, 0, ca=True, by=1)],
+    ):
+        with pytest.raises(InvalidSignature):
+            check_chain([*forged, root], top)

@@ -9,8 +9,8 @@ from oracle.attestation.tpm.policy import NodePolicies
 from oracle.attestation.tpm.routable import NotRoutable
 from oracle.clients.edge.config import EdgeSettings
 from oracle.clients.hub.config import HubSettings
-from oracle.clients.hub.registration import RegistrationRequest
 from oracle.config import OracleSettings
+from settlement.hub.account import RegistrationRequest
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "attestation.md").read_text()
 BLOCKS = re.findall(r"```json\n(.*?)```", DOCUMENT, re.DOTALL)

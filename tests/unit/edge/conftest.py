@@ -1,6 +1,7 @@
 """A hospital with a small dataset, and bundles that need nothing but numpy."""
 
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,12 @@ from oracle.clients.edge.bundle import Bundle
 from oracle.clients.edge.dataset import CommittedDataset, Dataset, commit, tabular
 from oracle.clients.edge.sandbox.launch import Isolation
 from oracle.clients.edge.sandbox.wan import WanGuard
-from oracle.clients.hub.messages import DatasetProfile, OutputPolicy
 from settlement.dataset import DatasetCommitment
 from settlement.deployment import Deployment
+from settlement.hub.messages import DatasetProfile, OutputPolicy
 
+LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
+"""Whether there is time for every case, and not only for some of each kind."""
 DATASET_KEY = bytes(range(32))
 FEATURES = 3
 

@@ -3,9 +3,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from oracle.clients.edge.assignment import check_terms, open_bundle
 from oracle.clients.edge.errors import TermsRefused
-from oracle.clients.hub.messages import JobAssignment
+from oracle.clients.edge.policy.digest import policy_digest
 from settlement.digests import result_key_digest
 from settlement.eip712 import job_id
+from settlement.hub.messages import JobAssignment
 from settlement.models import JobTerms, Work
 
 NOW = 1_800_000_000
@@ -25,7 +26,7 @@ def assignment(profile, policy, make_bundle, deployment):
         work=Work(
             model_digest=bundle.digest,
             dataset_digest=profile.dataset_digest,
-            policy_digest=policy.digest,
+            policy_digest=policy_digest(policy),
             result_key_digest=result_key_digest(RESULT_KEY),
         ),
         salt=bytes(32),

@@ -1,6 +1,5 @@
 """The node's attestor against a real oracle's parts: a verdict on the platform, then a quote."""
 
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from unit.edge.conftest import LONG
 from unit.oracle.bench import (
     _PLATFORM,
     CONFIGURATION,
@@ -237,7 +237,7 @@ def test_killed_after_any_answer_the_node_goes_on_and_its_key_is_registered_once
     # By default after what changes something, and after the last look; else after each.
     changing = {"challenges", "submit"}  # of evidence, and of a quote
     places = [at for at, name in enumerate(answers, 1) if name in changing] + [len(answers)]
-    if os.environ.get("HYPOTHESIS_PROFILE") == "long":
+    if LONG:
         places = list(range(1, len(answers) + 1))
     for kill_at in places:
         directory = tmp_path / str(kill_at)

@@ -4,8 +4,8 @@ import zipfile
 
 import pytest
 
-from oracle.clients.bundle import MAX_FILES, BundleFault, BundleRefused
 from oracle.clients.edge.bundle import Bundle
+from settlement.bundle import MAX_FILES, BundleFault, BundleRefused
 from settlement.digests import bundle_digest
 
 MANIFEST = b'{"framework":"jax","entry_point":"train:train","hyperparameters":{}}'

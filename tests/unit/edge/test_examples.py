@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import threading
+from functools import cache
 
 import numpy as np
 import pytest
@@ -20,6 +21,20 @@ EPOCHS = 8
 @pytest.fixture(scope="module")
 def wisconsin():
     return commit(breast_cancer(), bytes(32))
+
+
+@pytest.fixture(scope="module")
+def trained(wisconsin, isolation, tmp_path_factory):
+    """The example of a framework, and what training it gave; each is trained once."""
+
+    @cache
+    def trained(framework):
+        if importlib.util.find_spec(framework) is None:
+            pytest.skip(f"no {framework}")
+        bundle = example(f"breast_cancer_{framework}")
+        return bundle, *run(bundle, wisconsin, isolation, tmp_path_factory.mktemp("of") / framework)
+
+    return trained
 
 
 def run(bundle, wisconsin, isolation, directory, epochs=EPOCHS, kind=RaphaDataLoader):
@@ -45,11 +60,8 @@ def run(bundle, wisconsin, isolation, directory, epochs=EPOCHS, kind=RaphaDataLo
 
 
 @pytest.mark.parametrize("framework", ["torch", "jax", "tensorflow", "sklearn", "numpy"])
-def test_example_reaches_95_percent_on_held_out_records(framework, wisconsin, isolation, tmp_path):
-    if importlib.util.find_spec(framework) is None:
-        pytest.skip(f"no {framework}")
-    bundle = example(f"breast_cancer_{framework}")
-    result, counters = run(bundle, wisconsin, isolation, tmp_path / "first")
+def test_example_reaches_95_percent_on_held_out_records(framework, trained):
+    bundle, result, counters = trained(framework)
     assert result.accuracy >= 0.95
     assert counters[:2] == (569, EPOCHS)
     assert {len(values) for values in result.reports.values()} == {EPOCHS}
@@ -61,12 +73,9 @@ def test_example_reaches_95_percent_on_held_out_records(framework, wisconsin, is
 
 
 @pytest.mark.parametrize("framework", ["torch", "jax"])
-def test_example_is_deterministic(framework, wisconsin, isolation, tmp_path):
-    if importlib.util.find_spec(framework) is None:
-        pytest.skip(f"no {framework}")
-    bundle = example(f"breast_cancer_{framework}")
-    first = run(bundle, wisconsin, isolation, tmp_path / "first", epochs=1)[0]
-    second = run(bundle, wisconsin, isolation, tmp_path / "second", epochs=1)[0]
+def test_example_is_deterministic(framework, trained, wisconsin, isolation, tmp_path):
+    bundle, first, _ = trained(framework)
+    second = run(bundle, wisconsin, isolation, tmp_path / "second")[0]
     assert second[:3] == first[:3]
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from unit.edge.conftest import LONG
 
 from oracle.clients.edge.dataset import CommittedDataset
 from oracle.clients.edge.errors import JournalInvalid
@@ -102,7 +103,7 @@ def test_what_is_delivered_is_on_disk_before(committed, journal):
             assert features <= {dataset.features[p].tobytes() for p in on_disk}
 
 
-@settings(max_examples=60)
+@settings(max_examples=1_000 if LONG else 25)
 @given(
     cuts=st.lists(st.integers(0, 30), min_size=1, max_size=4),
     tail=st.binary(max_size=12).filter(lambda data: b"\n" not in data),

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import threading
 import time
 from functools import cache, partial
@@ -13,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from eth_utils import keccak
 from safetensors.numpy import load
 from structlog.testing import capture_logs
-from unit.edge.conftest import HONEST, bundle_of
+from unit.edge.conftest import HONEST, LONG, bundle_of
 from unit.edge.small_disk import on_a_small_disk
 
 import oracle.clients.edge.audit as audit_module
@@ -43,19 +42,20 @@ from oracle.clients.edge.durable import write_atomically
 from oracle.clients.edge.errors import AttestationRefused, AttestationTimedOut, StateInUse
 from oracle.clients.edge.node import Node
 from oracle.clients.edge.poisson import PoissonLoader
+from oracle.clients.edge.policy.digest import policy_digest
 from oracle.clients.edge.policy.privacy import PrivacyLedger
 from oracle.clients.edge.sandbox import bubblewrap
 from oracle.clients.edge.sandbox.errors import SandboxUnavailable
 from oracle.clients.edge.sandbox.gpu import Gpus
 from oracle.clients.edge.sandbox.limits import ChildLimits
 from oracle.clients.edge.signer import EnclaveSigner, measurement
-from oracle.clients.hub.client import HubRefused, HubUnavailable
-from oracle.clients.hub.messages import JobAssignment
 from settlement.audit import Event, verify_log
 from settlement.delivery import open_sealed
 from settlement.digests import output_digest, result_key_digest
 from settlement.eip712 import job_id, receipt_digest, recover_signer
 from settlement.enclave import report_data
+from settlement.hub.client import HubRefused, HubUnavailable
+from settlement.hub.messages import JobAssignment
 from settlement.models import JobTerms, SignedReceipt, Work
 from settlement.verify import Output, ReceiptBundle
 
@@ -206,7 +206,7 @@ class Hub:
         self.profile = profile
         return profile
 
-    def lease(self, node_id):
+    def lease(self, node_id, *, wait=0):
         assert node_id == NODE_ID
         if self.outages:
             self.outages -= 1
@@ -293,7 +293,7 @@ class Hospital:
             "work": Work(
                 model_digest=bundle.digest,
                 dataset_digest=self.committed.digest,
-                policy_digest=policy.digest,
+                policy_digest=policy_digest(policy),
                 result_key_digest=result_key_digest(result_key),
             ),
             "salt": bytes(32),
@@ -468,7 +468,7 @@ def count_writes(monkeypatch, die_at=None, before=True):
     return count
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", range(4 if LONG else 2))
 def test_killed_at_any_write_the_job_still_ends_as_if_undisturbed(
     tmp_path, committed, deployment, make_bundle, policy, monkeypatch, part
 ):
@@ -481,10 +481,8 @@ def test_killed_at_any_write_the_job_still_ends_as_if_undisturbed(
     undisturbed.node().run()
     undisturbed.check_delivery()
     assert writes[0] > 8
-    # every third write; in the long run each
-    first, step = (
-        (1 + part, 4) if os.environ.get("HYPOTHESIS_PROFILE") == "long" else (1 + 3 * part, 12)
-    )
+    # every sixth write; in the long run each
+    first, step = (1 + part, 4) if LONG else (1 + 6 * part, 12)
     for die_at in range(first, writes[0] + 1, step):
         hospital = Hospital(tmp_path / str(die_at), committed, deployment)
         hospital.settings = undisturbed.settings
@@ -737,6 +735,15 @@ def test_a_job_that_is_not_open_is_refused(hospital, make_bundle, policy, state)
     assert state in hospital.hub.failure.detail
 
 
+def test_a_job_with_less_money_than_agreed_is_refused(hospital, make_bundle, policy):
+    job = hospital.lease(make_bundle(), policy)
+    known = hospital.oracle.jobs[job.job_id]
+    hospital.oracle.jobs[job.job_id] = known.model_copy(update={"funded": BUDGET - 1})
+    hospital.node().run()
+    assert hospital.hub.failure.code == "TermsRefused"
+    assert f"OPEN with {BUDGET - 1}" in hospital.hub.failure.detail
+
+
 @pytest.mark.parametrize(
     ("source", "code"),
     [
@@ -908,7 +915,7 @@ hospital.check_delivery()
 """
 
 
-@pytest.mark.parametrize("left", [4096, 24576, 49152])
+@pytest.mark.parametrize("left", [4096, 24576, 49152] if LONG else [24576])
 def test_a_full_disk_stops_the_node_by_name_and_the_job_goes_on_when_there_is_room(tmp_path, left):
     on_a_small_disk(tmp_path, FULL_DISK.format(left=left), kilobytes=256)
 

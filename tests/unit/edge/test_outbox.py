@@ -8,8 +8,8 @@ from oracle.clients.edge.errors import AttestationRefused, NodeStopping
 from oracle.clients.edge.outbox import POSTED, Outbox
 from oracle.clients.edge.patience import Patience
 from oracle.clients.edge.signer import EnclaveSigner
-from oracle.clients.hub.client import HubUnavailable
-from oracle.clients.hub.messages import Progress
+from settlement.hub.client import HubUnavailable
+from settlement.hub.messages import Progress
 from settlement.models import Receipt
 from settlement.types import ZERO_BYTES32
 

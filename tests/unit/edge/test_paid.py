@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from unit.edge.conftest import LONG
 
 from oracle.clients.edge.dataset import commit
 from oracle.clients.edge.errors import JournalInvalid
@@ -134,7 +135,7 @@ runs = st.lists(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=1_000 if LONG else 25)
 @given(runs)
 def test_however_jobs_crash_resume_and_interleave_no_record_is_billed_twice_or_free(
     committed, history

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import dcap_qvl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from unit.edge.conftest import LONG
 
 import oracle.clients.edge.signer as signer_module
 from oracle.clients.edge.devplatform import DevPlatform
@@ -138,6 +139,7 @@ def test_an_unreadable_last_receipt_is_refused_rather_than_forgotten(signer, dir
         signer.sign_receipt(receipt(6, 1), deployment.vault_domain)
 
 
+@settings(max_examples=1_000 if LONG else 30)
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 3)), max_size=12))
 def test_what_is_signed_never_goes_back(tmp_path_factory, steps):
     enclave = EnclaveSigner.open(tmp_path_factory.mktemp("enclave"), chain_id=31337)

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from oracle.clients.hub.client import HubRefused
-from oracle.clients.hub.messages import DatasetProfile, JobRequest, JobState
+from oracle.clients.edge.policy.digest import policy_digest
 from settlement import digests, eip712
+from settlement.hub.client import HubRefused
+from settlement.hub.messages import DatasetProfile, JobRequest, JobState
 from settlement.types import to_hex
 
 MakeRequest = Callable[..., JobRequest]
@@ -156,7 +157,7 @@ def test_bundle_of_the_terms_is_the_one_sent(world: World, make_request: MakeReq
     created = world.running(request)
     leased = world.party("1").lease(1)
     assert leased.bundle == request.bundle
-    assert leased.terms.work.policy_digest == leased.policy.digest
+    assert leased.terms.work.policy_digest == policy_digest(leased.policy)
     assert leased.terms.work.result_key_digest == digests.result_key_digest(leased.result_key)
     assert (leased.job_id, leased.epochs) == (created.job_id, 2)
 

@@ -1,5 +1,6 @@
 """Progress, failure and the four artifacts of a running job."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,9 @@ from typing import Any
 import pytest
 
 from oracle.clients.hub import files
-from oracle.clients.hub.client import HubRefused
 from oracle.clients.hub.files import ArtifactFiles
-from oracle.clients.hub.messages import ArtifactName, Failure, JobRequest, JobState, Progress
+from settlement.hub.client import HubRefused
+from settlement.hub.messages import ArtifactName, Failure, JobRequest, JobState, Progress
 from settlement.types import to_hex
 
 MakeRequest = Callable[..., JobRequest]
@@ -177,6 +178,8 @@ def test_crash_between_file_and_row_is_healed_by_the_same_upload(
 
 def test_what_a_crash_left_of_an_upload_is_swept_at_start(tmp_path: Path) -> None:
     (tmp_path / "upload-half").write_bytes(b"half")
+    os.utime(tmp_path / "upload-half", (0, 0))
+    (tmp_path / "upload-of-another-hub").write_bytes(b"half")
     (tmp_path / ("a" * 64)).write_bytes(b"whole")
     ArtifactFiles(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["a" * 64]
+    assert {path.name for path in tmp_path.iterdir()} == {"a" * 64, "upload-of-another-hub"}

@@ -14,7 +14,7 @@ from oracle.clients.hub.jobs import (
     advance,
     follow,
 )
-from oracle.clients.hub.messages import Failure, JobState, Progress
+from settlement.hub.messages import Failure, JobState, Progress
 
 Q, F, R, D, X = (
     JobState.QUOTED,

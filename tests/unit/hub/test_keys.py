@@ -17,7 +17,8 @@ HASH_KEY = bytes(32)
 
 
 def test_each_key_tells_its_party() -> None:
-    ring = KeyRing(KeysFile.model_validate(DOCUMENT).records(HASH_KEY), HASH_KEY)
+    records = KeysFile.model_validate(DOCUMENT).records(HASH_KEY)
+    ring = KeyRing({record.digest: record for record in records}.get, HASH_KEY, lambda: 0)
     assert ring.identify(ACME) == Principal(Role.DEVELOPER, "acme")
     assert ring.identify(NODE) == Principal(Role.NODE, "7")
     with pytest.raises(Unauthorized):

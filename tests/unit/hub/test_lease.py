@@ -4,14 +4,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
+from unit.hub.conftest import make_hub
 
 from oracle.clients.hub.api import create_app
-from oracle.clients.hub.client import HubRefused, HubUnavailable
 from oracle.clients.hub.database import open_database
-from oracle.clients.hub.keys import KeyRing
-from oracle.clients.hub.messages import ArtifactName, Failure, JobRequest, JobState
+from oracle.clients.hub.keys import HUB
 from oracle.clients.hub.service import ASKED_PER_LEASE
 from oracle.clients.hub.store import Store
+from settlement.hub.client import HubRefused, HubUnavailable
+from settlement.hub.messages import ArtifactName, Failure, JobCreated, JobRequest, JobState
 from settlement.types import to_hex
 
 MakeRequest = Callable[..., JobRequest]
@@ -52,10 +54,9 @@ def test_restarted_hub_hands_out_the_running_job_again(
     created = world.running(make_request())
     store = Store(open_database(f"sqlite:///{world.folder}/hub.sqlite"))
     world.service._store.close()
-    world.service._store = store
-    world.http.app.state.keys = KeyRing(store.api_keys(), world.http.app.state.keys._hash_key)
-    assert create_app(world.service, world.http.app.state.keys) is not None
-    assert world.party("1").lease(1).job_id == created.job_id
+    hub = make_hub(store, world.oracle, world.deployment, world.folder, lambda: world.now[0])
+    with TestClient(create_app(hub)) as world.http:
+        assert world.party("1").lease(1).job_id == created.job_id
 
 
 def test_only_one_of_two_funded_jobs_can_start(world: World, make_request: MakeRequest) -> None:
@@ -63,9 +64,11 @@ def test_only_one_of_two_funded_jobs_can_start(world: World, make_request: MakeR
     store = world.service._store
     for created in (first, second):
         world.party("acme").job(created.job_id)  # asks the oracle: now FUNDED
-    assert store.start(store.job(first.job_id)) is True
-    assert store.start(store.job(second.job_id)) is False
-    assert store.start(store.job(first.job_id)) is False
+
+    def start(created: JobCreated) -> bool:
+        return store.start(store.job(created.job_id), HUB, 5, 10)
+
+    assert [start(first), start(second), start(first)] == [True, False, False]
     assert store.job(second.job_id).state is JobState.FUNDED
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,36 @@ from unit.attestation.identity.reclaim_proofs import (
 )
 
 from oracle.clients.hub import cli
-from oracle.clients.hub.client import HubClient, HubRefused
 from oracle.clients.hub.config import HubSettings
 from oracle.clients.hub.database import open_database
 from oracle.clients.hub.identity import Identities
-from oracle.clients.hub.keys import KeysFile, Role, hash_api_key, load_hash_key
-from oracle.clients.hub.messages import JobRequest
-from oracle.clients.hub.registration import Registration, RegistrationRequest, RegistrationState
+from oracle.clients.hub.keys import HUB, KeysFile, hash_api_key, load_hash_key, record_of
 from oracle.clients.hub.store import Store
 from settlement.deployment import Deployment
 from settlement.errors import InvalidInput
+from settlement.hub.account import (
+    CompanyProfile,
+    Registration,
+    RegistrationRequest,
+    RegistrationState,
+    Role,
+    Step,
+)
+from settlement.hub.client import HubClient, HubRefused
+from settlement.hub.messages import JobRequest
 from settlement.types import to_hex
 
 START = 1_800_000_000
 MAX_AGE = 600
+PROFILE = CompanyProfile(
+    website="https://acme.example",
+    country="DE",
+    contact="research@acme.example",
+    architecture="a classifier on tabular data",
+    modality="tabular",
+    compute_budget=500_000_000,
+    purpose="To find breast cancer earlier.",
+)
 HASH_KEY = bytes(range(32))
 WALLET = "0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf"
 OTHER = "0x2B5AD5c4795c026514f8317c7a215E218DcCD6cF"
@@ -54,18 +71,24 @@ def settings_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def hub(world: World, settings_file: Path, deployment: Deployment) -> World:
     """The world, with a hub that takes registrations."""
-    world.service._identities = Identities(settings_file, deployment, bytes(32))
+    access = world.hub.access
+    access._identities = Identities(settings_file, deployment, bytes(32))
+    access.policy = replace(access.policy, registering="proof")
     return world
 
 
 def proof(hub: World, *, wallet: str = WALLET, **changes: Any) -> str:
-    purpose = hub.service.registration_terms().purpose
+    purpose = hub.hub.access.registration_terms().purpose
     return Claim(**{"wallet": wallet.lower(), "message": purpose, "time": START, **changes}).text()
 
 
 def request(hub: World, *, name: str = "newcomer", wallet: str = WALLET, **changes: Any) -> Any:
     return RegistrationRequest(
-        name=name, company="Acme GmbH", wallet=wallet, proof=proof(hub, wallet=wallet, **changes)
+        name=name,
+        company="Acme GmbH",
+        wallet=wallet,
+        profile=PROFILE,
+        proof=proof(hub, wallet=wallet, **changes),
     )
 
 
@@ -76,7 +99,12 @@ def another_account(number: str = "4712") -> dict[str, Any]:
 
 
 def approve(hub: World, registration: Registration, key: str) -> Registration:
-    return hub.store.approve(registration.registration_id, hash_api_key(key, HASH_KEY), hub.now[0])
+    record = record_of(key, HASH_KEY, Role.DEVELOPER, registration.name, label="first")
+    return hub.store.approve(registration.registration_id, record, HUB, hub.now[0])
+
+
+def reject(hub: World, registration: Registration) -> Registration:
+    return hub.store.review(registration.registration_id, Step.REJECTED, "no", HUB, START)
 
 
 def test_what_a_proof_has_to_be_is_told(hub: World) -> None:
@@ -134,7 +162,7 @@ def test_a_new_key_ends_the_earlier_and_rejecting_ends_both(hub: World) -> None:
     for client in clients[:1]:
         with pytest.raises(HubRefused, match="a valid API key"):
             client.catalogue()
-    hub.store.reject(registered.registration_id, START)
+    reject(hub, registered)
     with pytest.raises(HubRefused, match="a valid API key"):
         clients[1].catalogue()
 
@@ -184,7 +212,7 @@ def test_name_and_wallet_of_others_are_taken(hub: World, name: str, wallet: str,
 
 def test_who_was_rejected_may_try_again_and_frees_name_wallet_and_account(hub: World) -> None:
     first = hub.stranger().register(request(hub))
-    hub.store.reject(first.registration_id, START)
+    reject(hub, first)
     second = hub.stranger().register(request(hub, name="other", wallet=OTHER))
     assert second.registration_id != first.registration_id
     assert [it.state for it in hub.store.registrations()].count(RegistrationState.REJECTED) == 1
@@ -233,7 +261,7 @@ def test_refusal_is_a_problem_document_without_the_proof(hub: World) -> None:
 
 def test_hub_that_takes_no_registrations_says_so(world: World, hub: World) -> None:
     good = request(hub)
-    world.service._identities = None
+    world.hub.access.policy = replace(world.hub.access.policy, registering="closed")
     for ask in (world.stranger().registration_terms, lambda: world.stranger().register(good)):
         with pytest.raises(HubRefused) as caught:
             ask()
@@ -244,7 +272,7 @@ def test_database_holds_what_the_code_checks(hub: World) -> None:
     registered = hub.stranger().register(request(hub))
     columns = (
         "registration_id, name, company, wallet, provider, site, template, nullifier, "
-        "proof_digest, state, proven_at, requested_at"
+        "proof_digest, state, proven_at, requested_at, review"
     )
     for same in ("name", "wallet", "nullifier"):
         values = columns
@@ -285,9 +313,15 @@ def test_admin_lists_approves_and_rejects(hub: World, environment: Path) -> None
     hash_key = load_hash_key(environment / "hash_key_file")
     store = Store(open_database(f"sqlite:///{environment}/hub.sqlite"))
     digest = hash_api_key(issued["api_key"], hash_key)
-    assert digest in {key.digest for key in store.api_keys()}
-    assert "REJECTED" in run("reject", identifier)
-    assert digest not in {key.digest for key in store.api_keys()}
+    assert store.api_key(digest).counts(START)
+    assert "REJECTED" in run("reject", identifier, "--reason", "no such company")
+    assert not store.api_key(digest).counts(START)
+    assert [(it.action, it.via) for it in store.audit("newcomer", before=None, limit=9)] == [
+        ("review.rejected", "command"),
+        ("key.issue", "command"),
+        ("review.approved", "command"),
+        ("register", "proof"),
+    ]
     store.close()
     assert identifier in run("list")
     missing = CliRunner().invoke(cli.app, ["registrations", "approve", "0x" + "00" * 32])
@@ -306,13 +340,16 @@ def run(*arguments: str) -> str:
 def test_hub_opens_registrations_where_it_is_told_to(
     environment: Path, settings_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert cli.build(HubSettings()).state.service._identities is None
+    assert cli.build(HubSettings()).state.hub.access._identities is None
     assert not (environment / "nullifier_key_file").exists()
-    monkeypatch.setenv("RAPHA_HUB_REGISTRATION", "true")
-    assert cli.build(HubSettings()).state.service.registration_terms().templates == ("kaggle-user",)
+    monkeypatch.setenv("RAPHA_HUB_REGISTRATION", "proof")
+    terms = cli.build(HubSettings()).state.hub.access.registration_terms()
+    assert (terms.proof_required, terms.templates) == (True, ("kaggle-user",))
     assert (environment / "nullifier_key_file").stat().st_mode & 0o777 == 0o600
     monkeypatch.setenv("RAPHA_HUB_IDENTITY_FILE", str(settings_file))
-    terms = cli.build(HubSettings()).state.service.registration_terms()
+    monkeypatch.setenv("RAPHA_HUB_REGISTRATION", "wallet")
+    terms = cli.build(HubSettings()).state.hub.access.registration_terms()
+    assert not terms.proof_required
     assert terms.templates == ("example-account",)
     settings_file.write_text('{"threshold": 2}')
     with pytest.raises(InvalidInput, match="1 attestors cannot give 2"):

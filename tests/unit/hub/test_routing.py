@@ -1,6 +1,6 @@
 """One node per job, and a reason about every other."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pytest
@@ -8,10 +8,24 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from oracle.clients.hub.errors import BudgetTooSmall, DeadlineTooSoon, NoNodeAvailable, in_usdc
-from oracle.clients.hub.messages import DatasetProfile, JobRequest, OutputPolicy
-from oracle.clients.hub.routing import Standing, check_deadline, route
+from oracle.clients.hub.routing import Standing, Wish, Work, check_deadline
+from oracle.clients.hub.routing import route as route_wish
+from settlement.hub.messages import DatasetProfile, JobRequest, OutputPolicy, Route
 
 GOOD = Standing(2_000_000_000, ())
+
+
+def route(
+    request: JobRequest,
+    profiles: Iterable[DatasetProfile],
+    standings: Mapping[int, Standing],
+    load: Mapping[int, int],
+) -> tuple[DatasetProfile, Route]:
+    """Nodes that differ by what they have to do and nothing else of that."""
+    work = {node_id: Work(unfinished=jobs) for node_id, jobs in load.items()}
+    return route_wish(Wish.of(request), profiles, standings, work)
+
+
 MakeProfile = Callable[..., DatasetProfile]
 MakeRequest = Callable[..., JobRequest]
 
@@ -25,7 +39,7 @@ def test_fitting_node_is_chosen_with_its_reasons(
         "modality tabular with 569 records",
         "its attestation is valid now",
         "it can cost up to 5.79 USDC (5790000 base units), within the budget",
-        "it has 0 unfinished jobs, the fewest of 1 fitting nodes",
+        "its turn: of 1 fitting nodes it has the least to do, or waits longest",
     )
 
 

@@ -6,23 +6,38 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pydantic import ValidationError
 
-from oracle.clients.edge.policy.digest import base_rules
-from oracle.clients.hub.errors import QuoteMismatch, ResultKeyUnusable
-from oracle.clients.hub.messages import DatasetProfile, JobCreated, JobRequest, Route
-from oracle.clients.hub.terms import build_terms, check_quote, check_result_key
+from oracle.clients.edge.policy.digest import base_rules, policy_digest
+from oracle.clients.hub.errors import ResultKeyUnusable
+from oracle.clients.hub.result_key import check_result_key
 from settlement import digests
 from settlement.eip712 import job_id, vault_domain
+from settlement.hub.messages import DatasetProfile, JobCreated, JobRequest, Route
+from settlement.hub.terms import QuoteMismatch, build_terms, check_quote
 from settlement.models import JobTerms
 
 P = 2**255 - 19
 VAULT = vault_domain(31337, "0x" + "22" * 20)
 
 
+def built(request: JobRequest, profile: DatasetProfile) -> JobTerms:
+    digest = policy_digest(request.policy)
+    return build_terms(
+        request, profile, bundle_digest=b"m" * 32, policy_digest=digest, salt=b"s" * 32
+    )
+
+
+def check(created: JobCreated, request: JobRequest, profile: DatasetProfile) -> None:
+    digest = policy_digest(request.policy)
+    check_quote(
+        created, request, profile, bundle_digest=b"m" * 32, policy_digest=digest, vault=VAULT
+    )
+
+
 def test_terms_join_request_and_profile(
     make_request: Callable[..., JobRequest], make_profile: Callable[..., DatasetProfile]
 ) -> None:
     request, profile = make_request(), make_profile(3)
-    terms = build_terms(request, profile, b"m" * 32, b"s" * 32)
+    terms = built(request, profile)
     assert (terms.payer, terms.budget, terms.deadline, terms.salt) == (
         request.payer,
         request.budget,
@@ -41,7 +56,7 @@ def test_worst_case_is_what_the_terms_can_earn(
     make_request: Callable[..., JobRequest], make_profile: Callable[..., DatasetProfile]
 ) -> None:
     request, profile = make_request(budget=10**12), make_profile()
-    terms = build_terms(request, profile, b"m" * 32, b"s" * 32)
+    terms = built(request, profile)
     earned = terms.earned(profile.record_count, request.epochs)
     assert profile.worst_case(request.epochs) == earned
 
@@ -60,7 +75,7 @@ def quoted(
     make_request: Callable[..., JobRequest], make_profile: Callable[..., DatasetProfile]
 ) -> tuple[JobRequest, DatasetProfile, JobCreated]:
     request, profile = make_request(), make_profile(3)
-    terms = build_terms(request, profile, b"m" * 32, b"s" * 32)
+    terms = built(request, profile)
     route = Route(node_id=3, why=("the only one",), quotes=())
     return request, profile, JobCreated(job_id=job_id(terms, VAULT), terms=terms, route=route)
 
@@ -69,7 +84,7 @@ def test_developer_accepts_the_terms_it_asked_for(
     make_request: Callable[..., JobRequest], make_profile: Callable[..., DatasetProfile]
 ) -> None:
     request, profile, created = quoted(make_request, make_profile)
-    check_quote(created, request, profile, b"m" * 32, VAULT)
+    check(created, request, profile)
 
 
 @pytest.mark.parametrize("field", [name for name in JobTerms.model_fields if name != "salt"])
@@ -87,7 +102,7 @@ def test_developer_refuses_terms_in_which_the_hub_changed_a_field(
     terms = created.terms.model_copy(update={field: value})
     cheated = created.model_copy(update={"terms": terms, "job_id": job_id(terms, VAULT)})
     with pytest.raises(QuoteMismatch) as refused:
-        check_quote(cheated, request, profile, b"m" * 32, VAULT)
+        check(cheated, request, profile)
     assert refused.value.fields == (field,)
 
 
@@ -97,7 +112,7 @@ def test_developer_refuses_an_id_that_is_not_the_terms(
     request, profile, created = quoted(make_request, make_profile)
     cheated = created.model_copy(update={"job_id": b"\x01" * 32})
     with pytest.raises(QuoteMismatch) as refused:
-        check_quote(cheated, request, profile, b"m" * 32, VAULT)
+        check(cheated, request, profile)
     assert refused.value.fields == ("job_id",)
 
 

@@ -27,8 +27,9 @@ from unit.oracle.bench import (
 from oracle.batching import BatchPolicy
 from oracle.facts import EnclaveRegistered, PlatformJudged
 from oracle.messages import ChallengeRequest, Status, VouchFor
+from oracle.outbox import CARRYING
 from oracle.store.database import Store
-from oracle.store.tables import TransactionRow
+from oracle.store.tables import ReceiptRow, TransactionRow
 
 JOBS = [terms(1), terms(2)]
 RECEIPTS = [
@@ -103,6 +104,29 @@ ONE_EACH = replace(POLICY, max_in_flight=1, batch=BatchPolicy(max_batch=1))
 """What makes several keys work side by side: one receipt in each transaction, one for each key."""
 
 
+def note_moves(bench: Bench) -> None:
+    """Have the database itself note each change of a receipt's status."""
+    table = ReceiptRow.__tablename__
+    with bench.store.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE moves (before TEXT, after TEXT)")
+        connection.exec_driver_sql(
+            f"CREATE TRIGGER noted AFTER UPDATE OF status ON {table} WHEN OLD.status != NEW.status "
+            "BEGIN INSERT INTO moves VALUES (OLD.status, NEW.status); END"
+        )
+
+
+def moves(bench: Bench) -> set[tuple[Status, Status | None]]:
+    """The changes that `docs/states.md` has to know; facts may give any status but SUBMITTED."""
+    with bench.store.engine.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT before, after FROM moves").all()
+    found = {(Status(before), Status(after)) for before, after in rows}
+    return {
+        (before, after if (before, after) in CARRYING or after is Status.SUBMITTED else None)
+        for before, after in found
+        if Status.SUBMITTED in (before, after)
+    }
+
+
 def play(
     directory: Path, kill_at: int | None, vouch_for: VouchFor = VouchFor.KEY, **options: Any
 ) -> tuple[Bench, Steps]:
@@ -111,6 +135,7 @@ def play(
     Where the operators vouch for the platform, only the enclave is registered, by a quote.
     """
     bench = Bench.create(directory, attested=False, vouch_for=vouch_for, **options)
+    note_moves(bench)
     steps = Steps(kill_at)
     store = SteppedStore(str(bench.store.engine.url))
     store.steps = steps
@@ -235,6 +260,7 @@ def test_killed_with_several_keys_at_work_it_ends_like_the_twin_with_one(
 def check(bench: Bench, expected: object, kill_at: int | None) -> None:
     """The outcome is the twin's, no nonce was used twice, and all that was sent had been kept."""
     assert outcome(bench) == expected, f"killed at step {kill_at}"
+    assert moves(bench) <= CARRYING.keys(), f"killed at step {kill_at}"
     for nonce, calls in bench.ledger.calldata_by_nonce().items():
         assert len(calls) == 1, f"nonce {nonce} carried two calls, killed at step {kill_at}"
     with bench.store.read() as session:

@@ -10,12 +10,12 @@ import typer
 from pydantic import ValidationError
 
 from oracle.clients.edge.policy.decision import decide, name_of
-from oracle.clients.edge.policy.digest import RULES, base_rules
+from oracle.clients.edge.policy.digest import RULES, base_rules, policy_digest
 from oracle.clients.edge.policy.engine import Engine
 from oracle.clients.edge.policy.explain import words
 from oracle.clients.edge.policy.hospital import HospitalRules, HospitalRulesInvalid
 from oracle.clients.edge.policy.input import MAX_DOCUMENT, Gate
-from oracle.clients.hub.messages import OutputPolicy
+from settlement.hub.messages import OutputPolicy
 from settlement.types import to_hex
 
 CANNOT_JUDGE = 2
@@ -96,7 +96,7 @@ def digest(
             typer.echo(f"{RULES / name}: {size} bytes")
         return
     try:
-        value = to_hex(OutputPolicy.model_validate_json(_read(file)).digest)
+        value = to_hex(policy_digest(OutputPolicy.model_validate_json(_read(file))))
     except ValidationError as error:
         where = ", ".join(".".join(map(str, part["loc"])) or "whole" for part in error.errors())
         raise _unable(f"{file} is not an output policy: invalid {where}") from error

@@ -8,11 +8,11 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from oracle.clients.bundle import Framework, Network, TensorDtype
 from oracle.clients.edge.policy.digest import base_rules
 from oracle.clients.edge.policy.engine import Engine, EvaluationFailed, Fault
 from oracle.clients.edge.policy.hospital import HospitalRules
 from oracle.clients.edge.policy.input import Gate, InputRefused, parse_input
+from settlement.bundle import Framework, Network, TensorDtype
 
 Source = Literal["base", "hospital", "input"]
 INPUT_REFUSED = "input_refused"

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from settlement import digests
+from settlement.hub.messages import OutputPolicy
 
 VERSION = "rapha.policy.v2"
 RULES = Path(__file__).parent / "rules"
@@ -18,6 +18,6 @@ def base_rules() -> Mapping[str, bytes]:
     return MappingProxyType({path.name: path.read_bytes() for path in sorted(RULES.glob("*.rego"))})
 
 
-def policy_digest(parameters: Mapping[str, Any]) -> bytes:
-    """The terms' `policy_digest` of the base rules with a developer's `parameters` (JSON)."""
-    return digests.policy_digest(base_rules(), parameters)
+def policy_digest(policy: OutputPolicy) -> bytes:
+    """The terms' `policy_digest`: of the base rules with the agreed output policy."""
+    return digests.policy_digest(base_rules(), policy.model_dump(mode="json"))

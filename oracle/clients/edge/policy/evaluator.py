@@ -8,6 +8,7 @@ of this package it imports nothing. The engine is imported by this process alone
 others of C++, such as Parquet's, bring each other down.
 """
 
+import ctypes
 import importlib
 import json
 import os
@@ -22,6 +23,8 @@ from typing import Any, BinaryIO
 PREFIX = struct.Struct(">I")
 MAX_ANSWER = 1 << 20
 _LOOK_SECONDS = 0.02
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
 _MESSAGE = re.compile(r"\(errormsg \d+:([^)]{1,200})\)")
 
 
@@ -61,6 +64,8 @@ def serve(request: dict[str, Any], memory: int, cpu_seconds: int) -> dict[str, A
         status = 1
         try:
             os.close(reader)
+            # An orphan would hold the pipe to the node until its time is used up.
+            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
             with os.fdopen(writer, "wb") as pipe:
                 pipe.write(json.dumps(evaluate(request)).encode())

@@ -12,7 +12,6 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from oracle.clients.bundle import Manifest
 from oracle.clients.edge.bundle import Bundle
 from oracle.clients.edge.dataset import CommittedDataset
 from oracle.clients.edge.durable import write_atomically
@@ -28,8 +27,9 @@ from oracle.clients.edge.policy.privacy import NOTHING, Accountant, PrivacyLedge
 from oracle.clients.edge.policy.settings import PURPOSE, PolicySettings
 from oracle.clients.edge.sandbox.limits import ChildLimits
 from oracle.clients.edge.tensors import Tensor, read_header
-from oracle.clients.hub.messages import JobAssignment
+from settlement.bundle import Manifest
 from settlement.digests import canonical_json
+from settlement.hub.messages import JobAssignment
 from settlement.types import to_hex
 
 ACCURACY = "holdout_accuracy"

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from oracle.clients.bundle import MAX_ELEMENTS, Framework, Network, TensorDtype
+from settlement.bundle import MAX_ELEMENTS, Framework, Network, TensorDtype
 from settlement.digests import check_nesting
 from settlement.errors import InvalidInput
 
@@ -74,7 +74,7 @@ class Outputs(Strict):
 
 
 class Agreed(Strict):
-    """The developer's output policy (`oracle.clients.hub.messages.OutputPolicy`)."""
+    """The developer's output policy (`settlement.hub.messages.OutputPolicy`)."""
 
     min_records: Count
     max_output_bytes: Count

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from oracle.clients.bundle import Framework
+from settlement.bundle import Framework
 from settlement.types import Bytes32, Frozen
 
 PURPOSE = "model-training"

@@ -7,13 +7,14 @@ import pytest
 
 from oracle.clients.edge.bundle import Bundle
 from oracle.clients.edge.dataset import CommittedDataset
+from oracle.clients.edge.policy.digest import policy_digest
 from oracle.clients.edge.policy.engine import Engine
 from oracle.clients.edge.policy.guard import Guard, JobGates
 from oracle.clients.edge.policy.privacy import Accountant, PrivacyLedger
 from oracle.clients.edge.policy.settings import PolicySettings
 from oracle.clients.edge.sandbox.limits import ChildLimits
-from oracle.clients.hub.messages import JobAssignment, OutputPolicy
 from settlement.digests import result_key_digest
+from settlement.hub.messages import JobAssignment, OutputPolicy
 from settlement.models import JobTerms, Work
 
 IMAGE = bytes([5] * 32)
@@ -70,7 +71,7 @@ def make_gates(
             work=Work(
                 model_digest=bundle.digest,
                 dataset_digest=dataset,
-                policy_digest=agreed.digest,
+                policy_digest=policy_digest(agreed),
                 result_key_digest=result_key_digest(bytes(32)),
             ),
             salt=bytes(32),

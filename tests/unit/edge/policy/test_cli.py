@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 from unit.edge.policy.documents import encoded, release, training
 
 from oracle.clients.edge.cli import app
-from oracle.clients.edge.policy.digest import base_rules
-from oracle.clients.hub.messages import OutputPolicy
+from oracle.clients.edge.policy.digest import base_rules, policy_digest
+from settlement.hub.messages import OutputPolicy
 from settlement.types import to_hex
 
 
@@ -107,7 +107,7 @@ def test_the_example_of_a_gate_passes_it(gate):
 
 def test_digest_prints_what_the_terms_carry(policy: OutputPolicy):
     result = run("digest", "-", "--json", stdin=policy.model_dump_json().encode())
-    assert json.loads(result.stdout) == {"policy_digest": to_hex(policy.digest)}
+    assert json.loads(result.stdout) == {"policy_digest": to_hex(policy_digest(policy))}
     result = run("digest", "-", stdin=b'{"min_records": 1}')
     assert result.exit_code == 2
     assert "is not an output policy: invalid max_output_bytes" in result.stderr

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from unit.edge.conftest import LONG
 from unit.edge.policy.documents import (
     RELEASE_CASES,
     TRAINING_CASES,
@@ -145,7 +146,9 @@ DENIED = [(training, changes) for changes, _ in TRAINING_CASES.values()]
 DENIED += [(release, changes) for changes, _ in RELEASE_CASES.values()]
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=2_000 if LONG else 30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(
     case=st.sampled_from([*DENIED, (training, ()), (release, ())]),
     lines=st.lists(RULES, max_size=4),

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from oracle.clients.bundle import BundleRefused
 from oracle.clients.edge.bundle import Bundle
 from oracle.clients.edge.errors import PolicyDenied
 from oracle.clients.edge.loader import Counters
 from oracle.clients.edge.policy.accountant import MAX_EPSILON, DpSgdAccountant, dp_sgd_epsilon
 from oracle.clients.edge.policy.privacy import LedgerInvalid, PrivacyLedger, Spend
+from settlement.bundle import BundleRefused
 
 WEIGHTS = save({"weight": np.zeros(3, np.float32), "bias": np.zeros(1, np.float32)})
 METRICS: dict[str, float] = {}

@@ -7,6 +7,7 @@ import pytest
 import regorus
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from unit.edge.conftest import LONG
 from unit.edge.policy.documents import (
     RELEASE_CASES,
     TENSORS,
@@ -165,7 +166,9 @@ def documents(draw):
     return document
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=2_000 if LONG else 50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(document=documents())
 def test_two_engines_answer_the_same(engine, document):
     parse_input(encoded(document))

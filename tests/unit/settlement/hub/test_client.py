@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from oracle.clients.hub.client import HubClient, HubRefused, HubUnavailable
+from settlement.hub.client import HubClient, HubRefused, HubUnavailable
 
 
 def client(answer: httpx.Response | Exception) -> HubClient:
@@ -74,7 +74,7 @@ def test_key_travels_as_a_bearer_token_only() -> None:
 
     def handle(request: httpx.Request) -> httpx.Response:
         seen.append(request)
-        return httpx.Response(200, json=[])
+        return httpx.Response(200, json={"entries": []})
 
     HubClient("http://hub", "secret-key", httpx.MockTransport(handle)).catalogue()
     assert seen[0].headers["authorization"] == "Bearer secret-key"

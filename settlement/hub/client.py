@@ -1,12 +1,16 @@
 """The typed HTTP client of the hub, for developers and nodes alike. Retries are the caller's."""
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from oracle.clients.hub.messages import (
+from settlement.errors import RaphaError
+from settlement.hub.account import Registration, RegistrationRequest, RegistrationTerms
+from settlement.hub.market import MAX_PAGE, CataloguePage
+from settlement.hub.messages import (
     ArtifactName,
     CatalogueEntry,
     DatasetProfile,
@@ -17,8 +21,6 @@ from oracle.clients.hub.messages import (
     JobView,
     Progress,
 )
-from oracle.clients.hub.registration import Registration, RegistrationRequest, RegistrationTerms
-from settlement.errors import RaphaError
 from settlement.types import to_hex
 
 _PROBLEM_MEMBERS = frozenset({"type", "title", "status", "detail", "code", "final"})
@@ -94,9 +96,16 @@ class HubClient:
         """Return when the hub answers."""
         self._send("GET", "/healthz")
 
-    def catalogue(self) -> tuple[CatalogueEntry, ...]:
-        """Every published profile with its node's validity now."""
-        return self._get(tuple[CatalogueEntry, ...], "/v1/catalogue")
+    def catalogue(self, **filters: str | int | bool) -> tuple[CatalogueEntry, ...]:
+        """Every published profile that passes the filters, with its node's validity now."""
+        entries: list[CatalogueEntry] = []
+        after: str | None = "0"
+        while after is not None:
+            params = {**filters, "after": after, "limit": MAX_PAGE}
+            page = self._get(CataloguePage, "/v1/catalogue", params)
+            entries += page.entries
+            after = page.next
+        return tuple(entries)
 
     # For those who have no key yet.
 
@@ -136,9 +145,16 @@ class HubClient:
         answer = self._send("PUT", path, json=profile.model_dump(mode="json"))
         return self._parse(DatasetProfile, answer)
 
-    def lease(self, node_id: int) -> JobAssignment | None:
-        """The node's unfinished job, again after a crash; else the next funded one; else None."""
-        answer = self._send("POST", f"/v1/nodes/{node_id}/lease")
+    def heartbeat(self, node_id: int) -> None:
+        """The node lives, and goes on with its job."""
+        self._send("POST", f"/v1/nodes/{node_id}/heartbeat")
+
+    def lease(self, node_id: int, *, wait: float = 0) -> JobAssignment | None:
+        """The node's unfinished job, again after a crash; else the next funded one; else None.
+
+        The hub waits for one up to `wait` seconds, 30 at most.
+        """
+        answer = self._send("POST", f"/v1/nodes/{node_id}/lease", params={"wait": wait})
         return None if answer.status_code == 204 else self._parse(JobAssignment, answer)
 
     def report_progress(self, job_id: bytes, progress: Progress) -> JobView:
@@ -158,8 +174,8 @@ class HubClient:
         answer = self._send("POST", path, json=failure.model_dump(mode="json"))
         return self._parse(JobView, answer)
 
-    def _get(self, kind: type[T], path: str) -> T:
-        return self._parse(kind, self._send("GET", path))
+    def _get(self, kind: type[T], path: str, params: Mapping[str, Any] | None = None) -> T:
+        return self._parse(kind, self._send("GET", path, params=params))
 
     def _parse(self, kind: type[T], answer: httpx.Response) -> T:
         try:
@@ -168,25 +184,41 @@ class HubClient:
             raise HubUnavailable(self.base_url, f"an answer of unknown form: {error}") from error
 
     def _send(
-        self, method: str, path: str, *, json: Any = None, content: bytes | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        content: bytes | None = None,
+        params: Mapping[str, Any] | None = None,
     ) -> httpx.Response:
         try:
-            answer = self._http.request(method, path, json=json, content=content)
+            answer = self._http.request(method, path, json=json, content=content, params=params)
         except httpx.TransportError as error:
             raise HubUnavailable(self.base_url, str(error) or type(error).__name__) from error
-        if answer.is_success:
-            return answer
-        problem = _problem(answer)
-        detail = str(problem.get("detail", answer.reason_phrase))
-        if answer.is_server_error:
-            raise HubUnavailable(self.base_url, detail)
-        raise HubRefused(
-            str(problem.get("code", f"Http{answer.status_code}")),
-            answer.status_code,
-            detail,
-            final=bool(problem.get("final", True)),
-            data={key: value for key, value in problem.items() if key not in _PROBLEM_MEMBERS},
-        )
+        return accepted(self.base_url, answer)
+
+
+def accepted(base_url: str, answer: httpx.Response) -> httpx.Response:
+    """An answer by which the hub did what was asked.
+
+    Raises:
+        HubRefused: when it said no.
+        HubUnavailable: when it, or something before it, could not do its work.
+    """
+    if answer.is_success:
+        return answer
+    problem = _problem(answer)
+    detail = str(problem.get("detail", answer.reason_phrase))
+    if answer.is_server_error:
+        raise HubUnavailable(base_url, detail)
+    raise HubRefused(
+        str(problem.get("code", f"Http{answer.status_code}")),
+        answer.status_code,
+        detail,
+        final=bool(problem.get("final", True)),
+        data={key: value for key, value in problem.items() if key not in _PROBLEM_MEMBERS},
+    )
 
 
 def _problem(answer: httpx.Response) -> dict[str, Any]:

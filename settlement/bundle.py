@@ -1,7 +1,8 @@
 """A model bundle: a zip of source files with a `manifest.json`.
 
 Unpacking reads the archive in memory within strict limits, executes nothing and writes nothing.
-Formats that run code when they are loaded (pickles and their containers) are refused.
+Formats that run code when they are loaded (pickles and their containers) are refused, and so is
+machine code.
 """
 
 import ast
@@ -28,6 +29,7 @@ MAX_TOTAL_BYTES = 16 * 2**20
 MANIFEST = "manifest.json"
 
 FORBIDDEN_ENDINGS = frozenset({".pkl", ".pickle", ".pt", ".pth", ".joblib", ".npz"})
+NATIVE_ENDINGS = frozenset({".so", ".dll", ".dylib", ".pyd", ".exe", ".o", ".a", ".wasm"})
 MAX_ELEMENTS = 1 << 40
 """Of one tensor: far beyond what can be delivered, and exact in every later reckoning."""
 
@@ -46,6 +48,13 @@ _ENCRYPTED = 0x1
 _PATH_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _MAX_PATH = 200
 _PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+_NATIVE_STARTS = (
+    b"\x7fELF",
+    b"MZ",  # PE, and DOS before it
+    *(bytes.fromhex(magic) for magic in ("feedface", "feedfacf", "cefaedfe", "cffaedfe")),  # Mach-O
+    bytes.fromhex("cafebabe"),  # Mach-O for several machines, and Java
+    b"\x00asm",
+)
 _PLAIN_DTYPE = re.compile(r"[<>|=]?[biufc]\d+")
 _BROKEN_ARCHIVE = (
     zipfile.BadZipFile,
@@ -69,6 +78,7 @@ class BundleFault(StrEnum):
     NOT_A_FILE = "not-a-file"
     DUPLICATE = "duplicate"
     EXECUTABLE_FORMAT = "executable-format"
+    NATIVE_CODE = "native-code"
     MANIFEST_MISSING = "manifest-missing"
     MANIFEST_MALFORMED = "manifest-malformed"
     ENTRY_POINT_MISSING = "entry-point-missing"
@@ -288,6 +298,12 @@ def _check_content(path: str, content: bytes) -> None:
         raise BundleRefused(
             BundleFault.EXECUTABLE_FORMAT,
             "pickles and archives may run code when loaded; use safetensors",
+            path,
+        )
+    if ending in NATIVE_ENDINGS or content.startswith(_NATIVE_STARTS):
+        raise BundleRefused(
+            BundleFault.NATIVE_CODE,
+            "machine code cannot be reviewed, and no hospital runs it; send the sources",
             path,
         )
     if (ending == ".npy" or content.startswith(b"\x93NUMPY")) and not _is_plain_array(content):

@@ -18,7 +18,6 @@ from pydantic import (
     model_validator,
 )
 
-from oracle.clients.edge.policy.digest import policy_digest
 from settlement.dataset import DatasetCommitment, Label, Schema
 from settlement.models import JobTerms
 from settlement.types import Address, Bytes32, Frozen, UInt64, Usdc
@@ -125,6 +124,11 @@ class DatasetProfile(Frozen):
             deduplicate=self.deduplicate,
         )
 
+    @property
+    def columns(self) -> frozenset[str]:
+        """The names in the schema, without their types."""
+        return frozenset(column.partition(":")[0] for column in self.schema_)
+
     def worst_case(self, epochs: int) -> int:
         """USDC base units that a job of so many epochs can cost at most."""
         return self.record_count * self.price_per_record + epochs * self.price_per_epoch
@@ -133,13 +137,16 @@ class DatasetProfile(Frozen):
 class CatalogueEntry(Frozen):
     """A profile, and whether its node may get work now (`valid`, until `expiry`).
 
-    `reasons` are the oracle's names for what speaks against it.
+    `reasons` are the oracle's names for what speaks against it. `updated_at` is when the profile
+    was published, `seen_at` when the node was last heard of.
     """
 
     profile: DatasetProfile
     valid: bool
     expiry: UInt64 | None
     reasons: tuple[str, ...] = ()
+    updated_at: UInt64 | None = None
+    seen_at: UInt64 | None = None
 
 
 class OutputPolicy(Frozen):
@@ -154,16 +161,15 @@ class OutputPolicy(Frozen):
     allowed_dtypes: tuple[Dtype, ...] = Field(min_length=1)
     allowed_metrics: tuple[Label, ...] = Field(max_length=256)
 
-    @property
-    def digest(self) -> bytes:
-        """The terms' `policy_digest`: of the rules that every node enforces, with this policy."""
-        return policy_digest(self.model_dump(mode="json"))
-
 
 class JobRequest(Frozen):
-    """A developer's wish. `bundle` is a zip (`oracle.clients.bundle`), `result_key` X25519."""
+    """A developer's wish. `result_key` is X25519.
 
-    bundle: Base64Data
+    The bundle is a zip (`settlement.bundle`): here, or by the id of a complete upload.
+    """
+
+    bundle: Base64Data | None = None
+    upload_id: Bytes32 | None = None
     modality: Label
     min_records: UInt64
     policy: OutputPolicy
@@ -172,6 +178,16 @@ class JobRequest(Frozen):
     result_key: Bytes32
     payer: Address
     deadline: UInt64
+    columns: tuple[Label, ...] = Field(default=(), max_length=256)
+    """What the dataset's schema must have, by name; the types are the hospital's."""
+    node_id: NodeId | None = None
+    """The one node that is wanted, if it has to be a certain one."""
+
+    @model_validator(mode="after")
+    def _has_one_bundle(self) -> Self:
+        if (self.bundle is None) == (self.upload_id is None):
+            raise ValueError("give either the bundle itself or the id of its upload")
+        return self
 
 
 class NodeQuote(Frozen):

@@ -3,34 +3,33 @@
 Pure: the salt is handed in.
 """
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-
-from oracle.clients.hub.errors import QuoteMismatch, ResultKeyUnusable
-from oracle.clients.hub.messages import DatasetProfile, JobCreated, JobRequest
 from settlement import digests
 from settlement.eip712 import Domain, job_id
+from settlement.errors import InvalidInput
+from settlement.hub.messages import DatasetProfile, JobCreated, JobRequest
 from settlement.models import JobTerms, Work
 
-# Any scalar will do: X25519 clears the cofactor, so a small-order point always gives zero.
-_PROBE = X25519PrivateKey.from_private_bytes(bytes([1] * 32))
 
+class QuoteMismatch(InvalidInput):
+    """The hub's terms are not what the developer asked for; nothing should be signed."""
 
-def check_result_key(result_key: bytes) -> None:
-    """Pass an X25519 public key that can keep a secret (RFC 7748, section 6.1).
-
-    Raises:
-        ResultKeyUnusable: for a point of small order, the zero key among them.
-    """
-    try:
-        _PROBE.exchange(X25519PublicKey.from_public_bytes(result_key))
-    except ValueError as error:
-        raise ResultKeyUnusable from error
+    def __init__(self, fields: tuple[str, ...]) -> None:
+        self.fields = fields
+        super().__init__(f"the hub's terms differ from the request in: {', '.join(fields)}")
 
 
 def build_terms(
-    request: JobRequest, profile: DatasetProfile, bundle_digest: bytes, salt: bytes
+    request: JobRequest,
+    profile: DatasetProfile,
+    *,
+    bundle_digest: bytes,
+    policy_digest: bytes,
+    salt: bytes,
 ) -> JobTerms:
-    """The whole agreement; a fresh random 32-byte `salt` keeps equal jobs apart."""
+    """The whole agreement; a fresh random 32-byte `salt` keeps equal jobs apart.
+
+    `policy_digest` is `settlement.digests.policy_digest` of the nodes' rules with the policy.
+    """
     return JobTerms(
         payer=request.payer,
         node_id=profile.node_id,
@@ -41,7 +40,7 @@ def build_terms(
         work=Work(
             model_digest=bundle_digest,
             dataset_digest=profile.dataset_digest,
-            policy_digest=request.policy.digest,
+            policy_digest=policy_digest,
             result_key_digest=digests.result_key_digest(request.result_key),
         ),
         salt=salt,
@@ -52,7 +51,9 @@ def check_quote(
     created: JobCreated,
     request: JobRequest,
     profile: DatasetProfile,
+    *,
     bundle_digest: bytes,
+    policy_digest: bytes,
     vault: Domain,
 ) -> None:
     """What a developer makes sure of before it signs: the hub proposes what was asked, no more.
@@ -60,7 +61,13 @@ def check_quote(
     Raises:
         QuoteMismatch: naming each field of the terms that differs, or the job id.
     """
-    expected = build_terms(request, profile, bundle_digest, created.terms.salt)
+    expected = build_terms(
+        request,
+        profile,
+        bundle_digest=bundle_digest,
+        policy_digest=policy_digest,
+        salt=created.terms.salt,
+    )
     differing = [
         name
         for name in JobTerms.model_fields

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oracle.clients import bundle
-from oracle.clients.bundle import BundleFault, BundleRefused, pack_bundle, unpack_bundle
+from settlement import bundle
+from settlement.bundle import BundleFault, BundleRefused, pack_bundle, unpack_bundle
 from settlement.digests import bundle_digest
 
 MANIFEST = json.dumps(
