@@ -10,7 +10,7 @@ from eth_account.messages import encode_defunct
 from eth_account.signers.local import LocalAccount
 from playwright.sync_api import BrowserContext
 from web3 import Web3
-from web3.exceptions import Web3RPCError
+from web3.types import RPCEndpoint
 
 REJECTED = 4001
 UNKNOWN_CHAIN = 4902
@@ -73,9 +73,6 @@ class BrowserWallet:
             result = self._do(question["method"], question["params"])
         except WalletRefused as error:
             return json.dumps({"error": {"code": error.code, "message": str(error)}})
-        except Web3RPCError as error:
-            answer = error.rpc_response or {"error": {"code": -32603, "message": str(error)}}
-            return json.dumps({"error": answer["error"]})
         return json.dumps({"result": result})
 
     def _do(self, method: str, params: list[Any]) -> Any:
@@ -93,7 +90,11 @@ class BrowserWallet:
         }
         if method in own:
             return own[method]()
-        return self.w3.manager.request_blocking(method, params)
+        # as it comes: web3's own calls make other types of what is in it
+        answer = self.w3.provider.make_request(RPCEndpoint(method), params)
+        if "error" in answer:
+            raise WalletRefused(answer["error"]["code"], answer["error"]["message"])
+        return answer["result"]
 
     def _sign_text(self, text: str, address: str) -> str:
         assert address == self.address

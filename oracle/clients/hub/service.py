@@ -96,6 +96,9 @@ from settlement.verify import ReceiptBundle
 ASKED_PER_LEASE = 16
 """How many jobs one lease asks the oracle about: unpaid quotes must not slow a node down."""
 
+NOTED = 5
+"""Seconds after which it is written down anew that a job was asked about, for who looks at it."""
+
 SWEPT = 50
 """How many jobs one sweep asks the oracle about."""
 
@@ -628,7 +631,13 @@ class HubService:
 
     def view(self, principal: Principal, job_id: bytes) -> JobView:
         """A job of the asker's; asks the oracle unless it has ended."""
-        return self._refresh(self._owned(principal, job_id))[0].view
+        job = self._owned(principal, job_id)
+        unchanged: list[bytes] = []
+        seen = self._refresh(job, unchanged)[0].view
+        # Who looks every second need not have that written down every second.
+        if self._clock() - job.checked_at >= NOTED:
+            self._store.checked(unchanged, self._clock())
+        return seen
 
     def heartbeat(self, node_id: int) -> None:
         """A node lives: its lease goes on."""
@@ -649,10 +658,19 @@ class HubService:
             if job.state is JobState.RUNNING:
                 # Until the oracle knows the escrow again (a reorganisation), there is no work.
                 return None if escrow is Escrow.UNKNOWN else self._assignment(job)
+        unchanged: list[bytes] = []
+        try:
+            return self._next(principal, node_id, unchanged)
+        finally:
+            self._store.checked(unchanged, self._clock())
+
+    def _next(
+        self, principal: Principal, node_id: int, unchanged: list[bytes]
+    ) -> JobAssignment | None:
         for waiting in self._store.waiting(node_id, ASKED_PER_LEASE):
             if self._is_fresh(waiting):
                 continue
-            job, _ = self._refresh(waiting)
+            job, _ = self._refresh(waiting, unchanged)
             if job.state is not JobState.FUNDED:
                 continue
             if node_id in self._store.outdated():
@@ -725,11 +743,14 @@ class HubService:
         """Ask the oracle about the jobs that nobody asked about for `age` seconds, some at a time;
         the nodes that now have something to do. Forgets what has expired, too."""
         now = self._clock()
-        woken = []
-        for job in self._store.unchecked(now - age, SWEPT):
-            moved, _ = self._refresh(job)
-            if moved.state is JobState.FUNDED and job.state is not JobState.FUNDED:
-                woken.append(moved.node_id)
+        woken, unchanged = [], list[bytes]()
+        try:
+            for job in self._store.unchecked(now - age, SWEPT):
+                moved, _ = self._refresh(job, unchanged)
+                if moved.state is JobState.FUNDED and job.state is not JobState.FUNDED:
+                    woken.append(moved.node_id)
+        finally:
+            self._store.checked(unchanged, now)
         self._store.drop_expired_uploads(now)
         for sha256 in self._store.drop_artifacts(now - self._policy.retention):
             with self._filing(sha256):  # the same bytes may have come in again
@@ -762,14 +783,21 @@ class HubService:
     def _assignment(self, job: Job) -> JobAssignment:
         return job.assignment(self._store.bundle(job))
 
-    def _refresh(self, job: Job) -> tuple[Job, Escrow]:
-        """The job in the state that its escrow puts it in."""
+    def _refresh(self, job: Job, unchanged: list[bytes] | None = None) -> tuple[Job, Escrow]:
+        """The job in the state that its escrow puts it in.
+
+        With `unchanged` a job that stays as it is goes in there: the caller then has it written
+        down, for many jobs at once, that they were asked about (`Store.checked`).
+        """
         if job.state in FINISHED:
             return job, Escrow.UNKNOWN
         escrow = self._escrow(job.job_id)
         state, failure = follow(job.state, escrow, deadline=job.terms.deadline, now=self._clock())
         if state is not job.state:
             log.info("job moved", job_id=to_hex(job.job_id), state=state)
+        elif unchanged is not None:
+            unchanged.append(job.job_id)
+            return job, escrow
         return self._store.move(job, state, failure, self._clock()), escrow
 
     def _escrow(self, job_id: bytes) -> Escrow:

@@ -380,6 +380,14 @@ class Store(AccessStore, UploadStore):
                 self._moved(tx, job, state, HUB, now, failure)
             return self._locked(tx, job.job_id)
 
+    def checked(self, job_ids: Sequence[bytes], now: int) -> None:
+        """The oracle was asked about these jobs, and they stay as they are."""
+        if not job_ids:
+            return
+        keys = [to_hex(job_id) for job_id in job_ids]
+        with self.write() as tx:
+            tx.execute(update(jobs).where(jobs.c.job_id.in_(keys)).values(checked_at=now))
+
     def start(self, job: Job, by: Principal, now: int, lease_until: int) -> bool:
         """Lease a funded job to its node; False when it is no longer funded or the node is busy.
 

@@ -17,7 +17,7 @@ World = Any
 
 
 def stored_jobs(world: World) -> int:
-    return len(world.service._store.waiting(1, 100))
+    return len(list(world.service._store.waiting(1, 100)))
 
 
 def test_quoted_job_has_the_terms_id_and_route(world: World, make_request: MakeRequest) -> None:

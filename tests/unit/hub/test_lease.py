@@ -140,7 +140,7 @@ def test_dead_oracle_refuses_new_jobs_and_views_but_not_deliveries(
     for call in calls:
         with pytest.raises(HubUnavailable):
             call()
-    assert world.service._store.waiting(1, 10) == ()
+    assert list(world.service._store.waiting(1, 10)) == []
     for name in ArtifactName:
         world.party("1").put_artifact(created.job_id, name, b"done")
     assert world.party("acme").job(created.job_id).state is JobState.DELIVERED

@@ -69,6 +69,7 @@ def test_wallet_signs_in_once_with_the_message_that_it_was_given(world: World) -
     ("old", "new", "reason"),
     [
         ("localhost:8100 wants", "evil.example wants", "domain"),
+        ("localhost:8100 wants", "https://localhost:8100 wants", "scheme"),
         ("URI: http://localhost:8100", "URI: http://evil.example", "uri"),
         ("Chain ID: 31337", "Chain ID: 137", "chain_id"),
         ("Version: 1", "Version: 2", "message"),
@@ -87,6 +88,13 @@ def test_another_message_signs_nobody_in(world: World, old: str, new: str, reaso
     assert "set-cookie" not in answer.headers
     # and what was tried has not used the real one up
     assert sign_in(world, message, sign(message)).status_code == 201
+
+
+def test_message_counts_from_the_time_that_it_names(world: World) -> None:
+    later = challenge(world) + "\nNot Before: 2028-01-01T00:00:00Z"
+    assert refusal(sign_in(world, later, sign(later))) == ("SignInRefused", "not_before")
+    earlier = challenge(world) + "\nNot Before: 2026-01-01T00:00:00Z"
+    assert sign_in(world, earlier, sign(earlier)).status_code == 201
 
 
 def test_challenge_ends_after_ten_minutes(world: World) -> None:

@@ -273,11 +273,17 @@ def earnings(reader: Signed) -> Response:
 
 @router.get("/operator")
 def operator(reader: Signed, state: RegistrationState | None = None) -> Response:
-    """The review queue, and how the oracle is."""
+    """The review queue, and how the oracle is. Without a state: what is not decided."""
     reader.needs(Role.OPERATOR)
+    asked = (state,) if state else (RegistrationState.PENDING, RegistrationState.ASKED)
+    queue = [
+        registration
+        for each in asked
+        for registration in reader.hub.access.registrations(each, None, PAGE).registrations
+    ]
     return reader.show(
         "operator.html",
-        queue=reader.hub.access.registrations(state, None, PAGE),
+        queue=queue,
         state=state,
         states=tuple(RegistrationState),
         checks=reader.hub.service.readiness(),

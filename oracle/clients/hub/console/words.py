@@ -14,7 +14,7 @@ from settlement.hub.messages import JobState
 from settlement.types import to_hex
 
 STATES = {
-    JobState.QUOTED: "Waiting for your signature",
+    JobState.QUOTED: "Waiting for the payer's signature",
     JobState.FUNDED: "Funded, waiting for the node",
     JobState.RUNNING: "Training",
     JobState.DELIVERED: "Delivered",

@@ -49,6 +49,7 @@ async function finish(done: string | undefined, answer: unknown): Promise<void> 
     box.focus();
     return;
   }
+  if (done === "job") return location.assign(`/console/jobs/${(answer as { job_id: string }).job_id}`);
   location.reload();
 }
 
