@@ -99,6 +99,11 @@ class SteppedStore(Store):
             self.steps.step()
 
 
+KEYS = ("relayer", "relayer 2")
+ONE_EACH = replace(POLICY, max_in_flight=1, batch=BatchPolicy(max_batch=1))
+"""What makes several keys work side by side: one receipt in each transaction, one for each key."""
+
+
 def note_moves(bench: Bench) -> None:
     """Have the database itself note each change of a receipt's status."""
     table = ReceiptRow.__tablename__
@@ -120,11 +125,6 @@ def moves(bench: Bench) -> set[tuple[Status, Status | None]]:
         for before, after in found
         if Status.SUBMITTED in (before, after)
     }
-
-
-KEYS = ("relayer", "relayer 2")
-ONE_EACH = replace(POLICY, max_in_flight=1, batch=BatchPolicy(max_batch=1))
-"""What makes several keys work side by side: one receipt in each transaction, one for each key."""
 
 
 def play(
