@@ -61,6 +61,8 @@ export function newJobPage(): void {
     const field = event.target as HTMLInputElement;
     if (field.type === "file") return;
     if (field === budget) own = budget.value !== "";
+    // what was said of the form as it stood before
+    say(sayer("create"), "");
     clearTimeout(waiting);
     waiting = setTimeout(() => htmx.trigger(document.body, "estimate"), 250);
   });
