@@ -61,7 +61,7 @@ console: .cache/setup ## the console on a local chain, with a job done through i
 test: .cache/setup ## all tests
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-long: .cache/setup ## the same with twenty times as many examples (about an hour)
+test-long: .cache/setup ## the same with twenty times as many examples, and what takes long (hours)
 	@HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest --timeout 7200 $(ARGS)
 
 lint: .cache/setup ## format, lint, types, import directions, artifacts

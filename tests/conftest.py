@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,3 +20,12 @@ settings.register_profile(
     "long", deadline=None, max_examples=2_000, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `long(why)` run in `make test-long` alone."""
+    if os.environ.get("HYPOTHESIS_PROFILE") == "long":
+        return
+    for item in items:
+        if (mark := item.get_closest_marker("long")) is not None:
+            item.add_marker(pytest.mark.skip(reason=f"in make test-long: {mark.args[0]}"))

@@ -28,6 +28,7 @@ def test_gas_is_what_the_snapshot_says(committed: dict[str, Any]) -> None:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.long("fills a chain with 10,000 jobs and 1,000 nodes")
 def test_gas_on_a_fuller_deployment_is_what_the_snapshot_says(committed: dict[str, Any]) -> None:
     measured = measure_scaling(jobs=(10_000,), nodes=(100, 1_000))
     for what, operations in measured.items():

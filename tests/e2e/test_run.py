@@ -24,6 +24,7 @@ FILES = {
     "receipts.json",
     "settlement.png",
     "summary.json",
+    "terms.json",
     "weights.safetensors",
 }
 
@@ -87,11 +88,15 @@ def run(tmp_path: Path) -> Iterator[Run]:
         os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("framework", ["torch", "jax"])
-def test_a_job_is_settled_to_the_unit_and_delivered(run: Run, framework: str) -> None:
-    if framework == "torch":
-        pytest.importorskip("torch", reason="PyTorch's CPU build is not to be had here")
-    process = run.start("--json", "--framework", framework)
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param((), id="default"),
+        pytest.param(("--framework", "jax"), id="jax", marks=pytest.mark.long("a second run")),
+    ],
+)
+def test_a_job_is_settled_to_the_unit_and_delivered(run: Run, options: tuple[str, ...]) -> None:
+    process = run.start("--json", *options)
     stdout, _ = process.communicate(timeout=400)
     assert process.returncode == 0, run.said
     summary = json.loads(stdout)
@@ -147,6 +152,7 @@ def test_a_node_that_dies_fails_the_run_by_name_and_leaves_nothing(run: Run) -> 
     assert any((run.output / "failed").rglob("node.log"))
 
 
+@pytest.mark.long("brings up all processes a third time")
 def test_killing_the_run_itself_leaves_nothing(run: Run) -> None:
     process = run.start()
     run.wait_for("oracles and hub: ", process)

@@ -79,6 +79,7 @@ def ape(environment: dict[str, str], *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.long("compiles everything again, as `make lint` does without ape")
 def test_ape_compiles_to_the_shipped_bytecode(environment: dict[str, str]) -> None:
     ape(environment, "compile", "--force")
     built = json.loads((ROOT / ".build" / "__local__.json").read_text())["contractTypes"]
@@ -133,9 +134,7 @@ def test_an_ape_account_signs_and_sends_for_the_sdk(
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.skipif(
-    os.environ.get("HYPOTHESIS_PROFILE") != "long", reason="ten runs of ape, over a minute"
-)
+@pytest.mark.long("ten runs of ape")
 def test_every_script_runs_under_ape_on_a_rehearsed_amoy(
     environment: dict[str, str], etherscan: Etherscan, tmp_path: Path
 ) -> None:

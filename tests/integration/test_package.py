@@ -183,9 +183,7 @@ def test_wheel_installs_into_an_empty_environment_and_works(
     assert json.loads(untold.stderr)["code"] == "ExtraMissing"
 
 
-@pytest.mark.skipif(
-    os.environ.get("HYPOTHESIS_PROFILE") != "long", reason="installs some 100 packages"
-)
+@pytest.mark.long("installs some 100 packages")
 def test_services_install_with_their_extras_and_find_their_files(
     built: tuple[list[Path], list[Path]], tmp_path: Path
 ) -> None:
