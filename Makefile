@@ -23,6 +23,8 @@ export PIP_CACHE_DIR ?= $(CURDIR)/.cache/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export APE_DATA_FOLDER := $(CURDIR)/.cache/ape
 export VVM_BINARY_PATH := $(CURDIR)/.cache/vvm
+# Where it is set, each of the many processes would compile every module again, several seconds each.
+unexport PYTHONDONTWRITEBYTECODE
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 
 UV := .tools/bin/uv
@@ -41,7 +43,7 @@ setup: .cache/setup ## install everything into this folder (done by the other co
 	@echo "set-up: Python packages, the local chain, PyTorch's CPU build" >&2
 	@$(PYTHON) -c 'import sys; assert sys.version_info[:2] == (3, 11), "Python 3.11 is needed"'
 	@test -x $(UV) || { $(PYTHON) -m venv .tools && .tools/bin/pip install --quiet uv==$(UV_VERSION); } >&2
-	@$(UV) sync --frozen --inexact --quiet
+	@$(UV) sync --frozen --inexact --compile-bytecode --quiet
 	@npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error --cache .cache/npm >&2
 	@$(BIN)/python -c 'import torch' 2>/dev/null \
 	  || .tools/bin/pip --python $(BIN)/python install --quiet --no-deps '$(TORCH)' > .cache/torch.log 2>&1 \
