@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from eth_abi.abi import decode, encode
+from eth_abi.codec import ABICodec
+from eth_abi.decoding import UnsignedIntegerDecoder
+from eth_abi.encoding import UnsignedIntegerEncoder
+from eth_abi.registry import BaseEquals, registry
 from eth_utils import to_checksum_address
 from eth_utils.abi import (
     collapse_if_tuple,
@@ -20,6 +23,13 @@ from eth_utils.abi import (
 )
 
 from settlement.contracts import Claim, Outcome, artifact, check_batch
+
+# Once ape is imported, eth_abi's shared registry fills up a number that was cut short; here it is
+# refused.
+_registry = registry.copy()
+_registry.unregister("uint")
+_registry.register(BaseEquals("uint"), UnsignedIntegerEncoder, UnsignedIntegerDecoder, label="uint")
+_codec = ABICodec(_registry)
 
 EMITTING = ("RaphaClearingVault", "RaphaNodeRegistry", "EnclaveRegistry")
 
@@ -58,7 +68,9 @@ def settle_data(claims: Sequence[Claim]) -> bytes:
     check_batch(claims)
     function = _settling(len(claims))
     values = [claim.abi_value() for claim in claims]
-    return function.selector + encode(function.takes, values if len(values) == 1 else [values])
+    return function.selector + _codec.encode(
+        function.takes, values if len(values) == 1 else [values]
+    )
 
 
 def settle_outcomes(answer: bytes, count: int) -> list[Outcome]:
@@ -67,7 +79,7 @@ def settle_outcomes(answer: bytes, count: int) -> list[Outcome]:
     Raises:
         eth_abi.exceptions.DecodingError, ValueError: when it is not such an answer.
     """
-    (found,) = decode(_settling(count).answers, answer)
+    (found,) = _codec.decode(_settling(count).answers, answer)
     return [Outcome(code) for code in ([found] if count == 1 else found)]
 
 
@@ -89,8 +101,8 @@ class EventCodec:
         """
         if len(topics) != 1 + len(self._indexed):
             raise ValueError(f"a log of {self.name} has {1 + len(self._indexed)} topics")
-        indexed = iter(decode(self._indexed, b"".join(topics[1:])))
-        others = iter(decode(self._data, data))
+        indexed = iter(_codec.decode(self._indexed, b"".join(topics[1:])))
+        others = iter(_codec.decode(self._data, data))
         return {
             entry["name"]: _value(entry, next(indexed if entry["indexed"] else others))
             for entry in self._inputs

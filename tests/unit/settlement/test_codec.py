@@ -1,5 +1,6 @@
 """What goes past web3's own coding says the same as it does."""
 
+import importlib
 from collections.abc import Mapping
 from random import Random
 from typing import Any
@@ -96,6 +97,12 @@ def test_outcomes_are_read_as_the_vault_answers_them(count: int) -> None:
         settle_outcomes(answer[:-1], count)
     with pytest.raises(ValueError, match="not a valid Outcome"):
         settle_outcomes(answer[:-1] + b"\xff", count)
+
+
+def test_numbers_that_were_cut_short_are_refused_beside_ape() -> None:
+    importlib.import_module("ape.utils.abi")
+    with pytest.raises(DecodingError):
+        settle_outcomes(encode(["uint256"], [1])[:-1], 1)
 
 
 @pytest.mark.parametrize("entry", EVENTS, ids=lambda entry: entry["name"])
