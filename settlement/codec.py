@@ -26,9 +26,10 @@ from settlement.contracts import Claim, Outcome, artifact, check_batch
 
 # Once ape is imported, eth_abi's shared registry fills up a number that was cut short; here it is
 # refused.
-_registry = registry.copy()
+_registry = registry.copy()  # type: ignore[no-untyped-call]
 _registry.unregister("uint")
-_registry.register(BaseEquals("uint"), UnsignedIntegerEncoder, UnsignedIntegerDecoder, label="uint")
+_is_uint = BaseEquals("uint")  # type: ignore[no-untyped-call]
+_registry.register(_is_uint, UnsignedIntegerEncoder, UnsignedIntegerDecoder, label="uint")
 _codec = ABICodec(_registry)
 
 EMITTING = ("RaphaClearingVault", "RaphaNodeRegistry", "EnclaveRegistry")
