@@ -7,6 +7,7 @@ from typing import TypeVar
 import structlog
 from eth_utils import keccak
 from sqlalchemy import select, tuple_
+from sqlalchemy.exc import NoResultFound
 from sqlalchemy.orm import Session
 
 from oracle.batching import Go, decide, divide
@@ -257,7 +258,7 @@ class Relayer:
             if not paid:
                 return False
             call = self._chain.settle_call([candidate.claim for candidate in paid])
-            return self.keyring.submit(call, moment, partial(_receipt_rows, paid))
+            return self.keyring.submit(call, moment, partial(receipt_rows, paid))
         except ContractReverted as refusal:
             if refusal.revert is Revert.VAULT_PAUSED or len(batch) == 1:
                 _log.warning("settling refused", reason=refusal.code, receipts=len(batch))
@@ -275,7 +276,7 @@ class Relayer:
 
     def _reject_by_name(self, candidate: Candidate, reason: str) -> None:
         with self._store.write() as session:
-            (row,) = _receipt_rows([candidate], session)
+            (row,) = receipt_rows([candidate], session)
             if row.status == Status.ACCEPTED:
                 row.status, row.reason = Status.REJECTED, reason
         _log.warning("receipt refused", receipt=to_hex(candidate.digest), reason=reason)
@@ -285,8 +286,16 @@ def _one(table: type[ByKey], key: bytes, session: Session) -> Sequence[Item]:
     return [session.get_one(table, key, with_for_update=True)]
 
 
-def _receipt_rows(candidates: Sequence[Candidate], session: Session) -> Sequence[ReceiptRow]:
+def receipt_rows(candidates: Sequence[Candidate], session: Session) -> Sequence[ReceiptRow]:
+    """The rows of a batch's receipts, locked.
+
+    Raises:
+        NoResultFound: when one is not stored; nothing is sent that the store does not know.
+    """
     keys = [(candidate.digest, candidate.signer) for candidate in candidates]
     ours = tuple_(ReceiptRow.digest, ReceiptRow.signer).in_(keys)
     query = select(ReceiptRow).where(ours).order_by(ReceiptRow.digest, ReceiptRow.signer)
-    return session.scalars(query.with_for_update()).all()
+    rows = session.scalars(query.with_for_update()).all()
+    if len(rows) != len(keys):
+        raise NoResultFound(f"{len(keys) - len(rows)} receipts of the batch are not stored")
+    return rows

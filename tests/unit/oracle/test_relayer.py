@@ -4,8 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import NoResultFound
 from unit.oracle.bench import (
     DAY,
+    DEPLOYMENT,
     POLICY,
     Bench,
     actor,
@@ -21,9 +23,11 @@ from unit.oracle.bench import (
 from unit.oracle.ledger import START
 
 from oracle.batching import BatchPolicy
+from oracle.candidates import candidates
 from oracle.errors import ChainUnavailable, TransactionRefused
 from oracle.facts import Settled
 from oracle.messages import ChallengeRequest, Status
+from oracle.relayer import receipt_rows
 from oracle.transactions import TransactionState
 from settlement.models import SignedReceipt
 
@@ -428,3 +432,15 @@ def test_a_lost_process_leaves_no_mark_that_stops_its_successor(bench: Bench) ->
     bench.rounds()
     assert bench.ledger.paid()[key_of(terms())] == (500_000, False)
     assert len(bench.outbox().attempts(0)) == 1
+
+
+def test_a_batch_is_entered_only_when_each_of_its_receipts_is_stored(tmp_path: Path) -> None:
+    bench = Bench.create(tmp_path)
+    bench.open(terms())
+    bench.intake.submit_receipt(signed(terms(), 5))
+    with bench.store.read() as session:
+        ((_, stored),) = candidates(session, DEPLOYMENT)
+        assert len(receipt_rows([stored], session)) == 1
+        lost = replace(stored, digest=bytes(32))
+        with pytest.raises(NoResultFound, match="1 receipts of the batch"):
+            receipt_rows([stored, lost], session)
