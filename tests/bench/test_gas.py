@@ -1,13 +1,16 @@
 """The committed gas figures are those of the committed contracts."""
 
 import json
+import re
 from typing import Any
 
 import pytest
 
+from oracle.clients.hub.quotes import ESCROW_GAS, SETTLE_GAS
 from scripts.bench.gas import HEADLINES, PAYING_IN, SETTLING, TOGETHER, measure_gas
 from scripts.bench.report import DOCUMENT, FIGURES, document, missed
 from scripts.bench.scaling import measure_scaling
+from scripts.chain import ROOT
 
 pytestmark = pytest.mark.xdist_group("anvil")
 
@@ -73,3 +76,13 @@ def test_a_figure_over_its_target_is_missed(committed: dict[str, Any]) -> None:
 
 def test_the_document_is_made_of_the_snapshot(committed: dict[str, Any]) -> None:
     assert DOCUMENT.read_text() == document(committed), MEANT
+
+
+def test_quotes_and_readme_name_the_committed_figures(committed: dict[str, Any]) -> None:
+    assert committed["operations"][PAYING_IN]["open by EIP-3009, relayed"]["gas"] == ESCROW_GAS
+    assert committed["operations"][SETTLING]["settle one"]["gas"] == SETTLE_GAS
+    readme, known = (ROOT / "README.md").read_text(), document(committed)
+    rows = readme.split("| gas, warm")[1].split("\n\n")[0].splitlines()[2:]
+    figures = [figure for row in rows for figure in re.findall(r"[\d,]+", row.split("|")[2])]
+    assert len(figures) > len(rows)
+    assert [figure for figure in figures if f"| {figure} |" not in known] == []

@@ -8,9 +8,9 @@ from oracle.clients.hub.routing import IDLE, UNKNOWN, Standing, Wish, Work, pric
 from settlement.hub.market import Gas, Quote, Quotes, Shares
 from settlement.hub.messages import DatasetProfile
 
-ESCROW_GAS = 121_548
+ESCROW_GAS = 121_550
 """Opening a job by EIP-3009, relayed; as `make bench` measures it (docs/gas.md)."""
-SETTLE_GAS = 54_747
+SETTLE_GAS = 54_759
 """Settling one receipt by itself; in a batch it is less."""
 RECEIPTS_PER_EPOCH = 1
 """A node signs more often where it is told to; each epoch has one receipt at least."""
