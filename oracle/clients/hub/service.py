@@ -217,7 +217,8 @@ class HubService:
 
     def readiness(self) -> dict[str, bool]:
         """Whether the database and the oracle answer now."""
-        return {"database": self._database_answers(), "oracle": self._oracle_answers()}
+        health = self.oracle_health()
+        return {"database": self._database_answers(), "oracle": health is not None and health.ready}
 
     def _database_answers(self) -> bool:
         try:
@@ -225,12 +226,6 @@ class HubService:
         except SQLAlchemyError:
             return False
         return True
-
-    def _oracle_answers(self) -> bool:
-        try:
-            return self._oracle.health().ready
-        except (OracleUnavailable, OracleRefused):
-            return False
 
     def oracle_health(self) -> Readiness | None:
         """What the oracle says of itself; None when it does not answer."""
