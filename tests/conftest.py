@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from longrun import LONG
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,7 +25,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests marked `long(why)` run in `make test-long` alone."""
-    if os.environ.get("HYPOTHESIS_PROFILE") == "long":
+    if LONG:
         return
     for item in items:
         if (mark := item.get_closest_marker("long")) is not None:

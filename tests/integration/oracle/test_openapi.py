@@ -9,10 +9,10 @@ import schemathesis
 from fastapi import FastAPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openapi import CHECKS
 from schemathesis import Case, GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.schemas import APIOperation, BaseSchema
-from schemathesis.specs.openapi import checks
 from unit.oracle.bench import (
     DAY,
     PLATFORM,
@@ -36,14 +36,6 @@ from oracle.service import Service
 from settlement.models import PlatformVerdict
 from settlement.types import to_hex
 
-CHECKS = [
-    not_a_server_error,
-    checks.status_code_conformance,
-    checks.content_type_conformance,
-    checks.response_headers_conformance,
-    checks.response_schema_conformance,
-    checks.unsupported_method,
-]
 ROUTES = [
     "GET /healthz",
     "GET /metrics",

@@ -1,7 +1,6 @@
 """A hospital with a small dataset, and bundles that need nothing but numpy."""
 
 import json
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +17,6 @@ from settlement.dataset import DatasetCommitment
 from settlement.deployment import Deployment
 from settlement.hub.messages import DatasetProfile, OutputPolicy
 
-LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
-"""Whether there is time for every case, and not only for some of each kind."""
 DATASET_KEY = bytes(range(32))
 FEATURES = 3
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit.edge.conftest import LONG
+from longrun import LONG
 from unit.oracle.bench import (
     _PLATFORM,
     CONFIGURATION,

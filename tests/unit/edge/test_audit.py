@@ -1,7 +1,7 @@
 """The audit log on disk: through crashes, tampering, and a full disk."""
 
 import pytest
-from unit.edge.conftest import LONG
+from longrun import LONG
 from unit.edge.small_disk import on_a_small_disk
 
 import oracle.clients.edge.audit as audit_module

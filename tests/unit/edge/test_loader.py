@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.edge.conftest import LONG
+from longrun import LONG
 
 from oracle.clients.edge.dataset import CommittedDataset
 from oracle.clients.edge.errors import JournalInvalid

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from eth_utils import keccak
+from longrun import LONG
 from safetensors.numpy import load
 from structlog.testing import capture_logs
-from unit.edge.conftest import HONEST, LONG, bundle_of
+from unit.edge.conftest import HONEST, bundle_of
 from unit.edge.small_disk import on_a_small_disk
 
 import oracle.clients.edge.audit as audit_module

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.edge.conftest import LONG
+from longrun import LONG
 
 from oracle.clients.edge.dataset import commit
 from oracle.clients.edge.errors import JournalInvalid

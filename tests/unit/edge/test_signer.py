@@ -6,7 +6,7 @@ import dcap_qvl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.edge.conftest import LONG
+from longrun import LONG
 
 import oracle.clients.edge.signer as signer_module
 from oracle.clients.edge.devplatform import DevPlatform

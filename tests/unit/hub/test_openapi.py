@@ -9,10 +9,9 @@ import pytest
 import schemathesis
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openapi import CHECKS
 from schemathesis import Case, GenerationMode
-from schemathesis.checks import not_a_server_error
 from schemathesis.schemas import APIOperation
-from schemathesis.specs.openapi import checks
 from unit.hub.conftest import build_world
 from unit.hub.test_api_access import OWN, ROUTES
 
@@ -21,14 +20,6 @@ from settlement.deployment import Deployment
 from settlement.hub.messages import DatasetProfile, JobRequest
 from settlement.types import to_hex
 
-CHECKS = [
-    not_a_server_error,
-    checks.status_code_conformance,
-    checks.content_type_conformance,
-    checks.response_headers_conformance,
-    checks.response_schema_conformance,
-    checks.unsupported_method,
-]
 ANSWERED = frozenset(
     {
         "POST /v1/jobs",

@@ -1,6 +1,5 @@
 """The oracle killed between any two steps, started again, and compared with an undisturbed twin."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from longrun import LONG
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from unit.oracle.bench import (
@@ -237,7 +237,7 @@ def test_killed_at_any_step_it_ends_like_its_twin_and_never_reuses_a_nonce(
 ) -> None:
     expected, steps = undisturbed
     # every step in the long run, else every third
-    stride = 4 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 12
+    stride = 4 if LONG else 12
     for kill_at in range(1 + part, steps + 1, stride):
         bench, _ = play(_made(tmp_path / str(kill_at)), kill_at)
         check(bench, expected, kill_at)
@@ -253,7 +253,7 @@ def test_killed_with_several_keys_at_work_it_ends_like_the_twin_with_one(
     at_work = {sender for sender, _ in bench.ledger.calldata_by_nonce()}
     assert at_work == {actor(name).address for name in KEYS}
     check(bench, expected, None)
-    stride = 1 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 37
+    stride = 1 if LONG else 37
     for kill_at in range(1, steps.count + 1, stride):
         bench, _ = play(_made(tmp_path / str(kill_at)), kill_at, **options)
         check(bench, expected, kill_at)
@@ -273,7 +273,7 @@ def check(bench: Bench, expected: object, kill_at: int | None) -> None:
 
 def test_killed_at_any_step_a_quote_registers_its_key_once(tmp_path: Path) -> None:
     """Every step in the long run, else every thirty-seventh."""
-    stride = 1 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 37
+    stride = 1 if LONG else 37
     bench, undisturbed = play(_made(tmp_path / "undisturbed"), None, VouchFor.PLATFORM)
     assert undisturbed.count > 100
     for kill_at in range(1, undisturbed.count + 1, stride):

@@ -13,6 +13,7 @@ from eth_utils.abi import collapse_if_tuple
 from hexbytes import HexBytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from unit.oracle.bench import DEPLOYMENT
 from web3 import Web3
 
 from settlement.client import Settlement
@@ -24,21 +25,10 @@ from settlement.codec import (
     settle_outcomes,
 )
 from settlement.contracts import MAX_BATCH, Claim, Outcome, artifact
-from settlement.deployment import Deployment
 from settlement.eip712 import sign_digest
 from settlement.errors import InvalidInput
 from settlement.models import JobTerms, Receipt, SignedReceipt, Work
 
-DEPLOYMENT = Deployment(
-    chain_id=31337,
-    block=0,
-    vault="0x1000000000000000000000000000000000000001",
-    node_registry="0x1000000000000000000000000000000000000002",
-    enclave_registry="0x1000000000000000000000000000000000000003",
-    timelock="0x1000000000000000000000000000000000000004",
-    usdc="0x1000000000000000000000000000000000000005",
-    grace_period=1,
-)
 SETTLEMENT = Settlement(Web3(), DEPLOYMENT)
 SIGNATURE = sign_digest(keccak(text="receipt"), keccak(text="enclave"))
 EVENTS = [entry for name in EMITTING for entry in artifact(name).abi if entry["type"] == "event"]

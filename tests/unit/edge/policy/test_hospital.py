@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from unit.edge.conftest import LONG
+from longrun import LONG
 from unit.edge.policy.documents import (
     RELEASE_CASES,
     TRAINING_CASES,

@@ -7,7 +7,7 @@ import pytest
 import regorus
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from unit.edge.conftest import LONG
+from longrun import LONG
 from unit.edge.policy.documents import (
     RELEASE_CASES,
     TENSORS,
