@@ -127,13 +127,23 @@ class Payees:
     protocol_bps: int
 
     def split(self, amount: int) -> dict[str, int]:
-        """An amount by role, exact to the unit."""
-        shares = {
-            "node_owner": amount * self.node_owner_bps // _BPS,
-            "onboarder": amount * self.onboarder_bps // _BPS,
-            "protocol": amount * self.protocol_bps // _BPS,
-        }
-        return {"hospital": amount - sum(shares.values()), **shares}
+        """An amount by role; see `split_earnings`."""
+        return split_earnings(
+            amount,
+            node_owner=self.node_owner_bps,
+            onboarder=self.onboarder_bps,
+            protocol=self.protocol_bps,
+        )
+
+
+def split_earnings(amount: int, **bps: int) -> dict[str, int]:
+    """An amount by role, exact to the unit, as the vault splits it.
+
+    `bps` are the shares of all but the hospital, in basis points: each rounds down, and the
+    hospital has what is left.
+    """
+    shares = {role: amount * share // _BPS for role, share in bps.items()}
+    return {"hospital": amount - sum(shares.values()), **shares}
 
 
 @dataclass

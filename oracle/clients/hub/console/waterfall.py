@@ -5,11 +5,18 @@ from itertools import accumulate
 
 from oracle.client import JobState, JobStatus
 from settlement.hub.market import Shares
+from settlement.ledger import split_earnings
 
 MAX_STEPS = 8
 """Payments with a bar of their own; earlier ones share one."""
 WIDTH = 1000
 """A bar's full width, in the drawing's units."""
+_ROLES = {
+    "hospital": "Hospital",
+    "node_owner": "Node's owner",
+    "onboarder": "Onboarder",
+    "protocol": "Protocol",
+}
 
 
 @dataclass(frozen=True)
@@ -52,15 +59,9 @@ def bars(status: JobStatus, shares: Shares | None) -> tuple[Bar, ...]:
     else:
         rows.append(bar("Still in escrow", "open", status.paid, rest))
     if shares is not None and status.paid:
-        # as the vault splits: each rounds down, and the hospital has what is left
-        parts = {
-            "Node's owner": status.paid * shares.node_owner // 10_000,
-            "Onboarder": status.paid * shares.onboarder // 10_000,
-            "Protocol": status.paid * shares.protocol // 10_000,
-        }
-        hospital = status.paid - sum(parts.values())
+        parts = split_earnings(status.paid, **shares.model_dump(exclude={"hospital"}))
         before_part = 0
-        for label, amount in {"Hospital": hospital, **parts}.items():
-            rows.append(bar(label, "share", before_part, amount))
+        for role, amount in parts.items():
+            rows.append(bar(_ROLES[role], "share", before_part, amount))
             before_part += amount
     return tuple(rows)
